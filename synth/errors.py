@@ -1,0 +1,53 @@
+"""Errors a user can mend. Each message is one line: what is wrong, where, and what to do.
+
+Anything raised from here ends a command with exit code 2 and no traceback; any other
+exception is a fault of ours (exit code 1).
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SynthError(ValueError):
+    """Input the user can correct; the message says what, where and the mend."""
+
+
+class ConfigError(SynthError):
+    """A recipe, plan or option that does not fit its schema."""
+
+
+class GeometryError(SynthError):
+    """Grids, affines or spacings that do not belong together."""
+
+
+class DataError(SynthError):
+    """A file or dataset that cannot be read or breaks its format."""
+
+
+class ConditionError(SynthError):
+    """A label, attribute or text that the model was not trained on."""
+
+
+class CheckpointError(SynthError):
+    """A model folder or training state that is missing, damaged or of another shape."""
+
+
+class OutputError(SynthError):
+    """A result that cannot be written, or would overwrite another."""
+
+
+class Interrupted(Exception):  # noqa: N818 - an event, not an error
+    """SIGINT, SIGTERM or SIGUSR1 arrived; work is checkpointed and can be resumed (exit code 130)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the closest known spelling, or lists what there is.
+
+    >>> nearest("shfit", ["shift", "steps"])
+    "did you mean 'shift'?"
+    >>> nearest("zzz", ["shift", "steps"])
+    'known: shift, steps'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

@@ -1,0 +1,47 @@
+"""Ports: the only ways anything enters a network. Conditioning fills them, backbones read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+_EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Ports:
+    """Values for a network's three kinds of entry.
+
+    spatial  tuple of (tensor (batch, channel, *grid x stride), stride): concatenated at the stem
+    tokens   (tensor (batch, token, width), mask (batch, token) True where a token counts)
+    vector   named slots, each (batch, width): added to the time embedding
+    """
+
+    spatial: tuple[tuple[Tensor, int], ...] = ()
+    tokens: tuple[Tensor, Tensor] | None = None
+    vector: Mapping[str, Tensor] = field(default_factory=lambda: _EMPTY)
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """What a backbone must be built for: spatial (channels, stride) each, token width, vector slots' widths."""
+
+    spatial: tuple[tuple[int, int], ...] = ()
+    token_width: int = 0
+    vector: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Where a batch of latent grids lies in its full latent grids: origin and full are (batch, dims) voxels."""
+
+    grid: tuple[int, ...]
+    origin: Tensor
+    full: Tensor
+
+    @classmethod
+    def whole(cls, grid: tuple[int, ...], batch: int = 1) -> "Window":
+        """The window that is the whole volume."""
+        return cls(grid, torch.zeros(batch, len(grid)), torch.tensor([grid] * batch, dtype=torch.float32))
