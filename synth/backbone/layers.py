@@ -1,0 +1,117 @@
+"""Layers shared by backbones: 2D and 3D by one argument, no normalisation over space.
+
+RMS norm works over the channels of one voxel, so that a crop sees what the whole would.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def conv(spatial_dims: int, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Module:
+    """Return a convolution that keeps the grid (or halves it with stride 2)."""
+    layer = nn.Conv3d if spatial_dims == 3 else nn.Conv2d
+    return layer(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Return `layer` with all its parameters zero: a residual branch that starts silent."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over the channels of each voxel: x / sqrt(mean_c x^2 + eps) * gain (Zhang & Sennrich 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channel, *grid) -> same."""
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + 1e-6).to(x.dtype)
+        return x * scale * self.gain.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+
+
+def fourier(t: Tensor, width: int) -> Tensor:
+    """Return sines and cosines of 1000 t at `width` / 2 geometric frequencies (Vaswani et al. 2017): (batch, width)."""
+    half = width // 2
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = 1000.0 * t.float()[:, None] * rates[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Residual(nn.Module):
+    """norm - SiLU - conv - modulated norm - SiLU - conv, added to the input; the vector sets scale and shift."""
+
+    def __init__(self, spatial_dims: int, inputs: int, outputs: int, vector: int) -> None:
+        super().__init__()
+        self.first_norm = ChannelNorm(inputs)
+        self.first = conv(spatial_dims, inputs, outputs)
+        self.modulate = zeroed(nn.Linear(vector, 2 * outputs))
+        self.second_norm = ChannelNorm(outputs)
+        self.second = zeroed(conv(spatial_dims, outputs, outputs))
+        self.skip = nn.Identity() if inputs == outputs else conv(spatial_dims, inputs, outputs, kernel=1)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """x (batch, inputs, *grid), vector (batch, vector) -> (batch, outputs, *grid)."""
+        hidden = self.first(functional.silu(self.first_norm(x)))
+        scale, shift = self.modulate(vector).reshape(len(x), -1, *([1] * (x.ndim - 2))).chunk(2, dim=1)
+        hidden = self.second_norm(hidden) * (1 + scale) + shift
+        return self.skip(x) + self.second(functional.silu(hidden))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions, and cross-attention to tokens where there are any; both start silent."""
+
+    def __init__(self, channels: int, head: int, tokens: int) -> None:
+        super().__init__()
+        self.heads = max(channels // head, 1)
+        self.norm = ChannelNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+        self.tokens = tokens
+        if tokens:
+            self.token_norm = ChannelNorm(channels)
+            self.query = nn.Linear(channels, channels)
+            self.key_value = nn.Linear(tokens, 2 * channels)
+            self.token_out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x (batch, channels, *grid); tokens ((batch, n, width), mask (batch, n)) -> like x."""
+        flat = self.norm(x).flatten(2).transpose(1, 2)
+        query, key, value = self.qkv(flat).chunk(3, dim=-1)
+        x = x + self._back(self.out(self._attend(query, key, value, None)), x)
+        if self.tokens and tokens is not None:
+            values, mask = tokens
+            flat = self.token_norm(x).flatten(2).transpose(1, 2)
+            key, value = self.key_value(values.to(flat.dtype)).chunk(2, dim=-1)
+            x = x + self._back(self.token_out(self._attend(self.query(flat), key, value, mask)), x)
+        return x
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        def split(values: Tensor) -> Tensor:
+            return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        keep = None if mask is None else mask[:, None, None, :]
+        mixed = functional.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=keep)
+        return mixed.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def _back(flat: Tensor, like: Tensor) -> Tensor:
+        return flat.transpose(1, 2).reshape(like.shape)
+
+
+def space_to_depth(x: Tensor, stride: int) -> Tensor:
+    """(batch, channel, *grid) -> (batch, channel stride^dims, *grid / stride)."""
+    if stride == 1:
+        return x
+    dims = x.ndim - 2
+    split = [part for n in x.shape[2:] for part in (n // stride, stride)]
+    x = x.reshape(*x.shape[:2], *split)
+    fine = [3 + 2 * d for d in range(dims)]
+    coarse = [2 + 2 * d for d in range(dims)]
+    return x.permute(0, 1, *fine, *coarse).flatten(1, 1 + dims)

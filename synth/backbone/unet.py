@@ -1,0 +1,74 @@
+"""Our U-Net, 2D and 3D: one residual block, optional attention, any grid."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synth.backbone.config import UNetConfig
+from synth.backbone.layers import Attention, ChannelNorm, Residual, conv, fourier, space_to_depth, zeroed
+from synth.ports import PortSpec, Ports
+
+
+class UNet(nn.Module):
+    """Predict a tensor of x's shape (batch, channel, *grid) from x, time (batch,) in [0, 1] and ports.
+
+    Spatial ports are brought to x's grid by space-to-depth and joined at the stem; vector slots are
+    projected and added to the time embedding; tokens are attended to on the attention levels. A missing
+    vector slot is an assertion: conditioning owns what "nothing" looks like.
+    """
+
+    def __init__(self, config: UNetConfig, *, channels: int, spatial_dims: int, ports: PortSpec) -> None:
+        super().__init__()
+        self.ports = ports
+        self.frequencies = 64
+        width = config.time_width
+        self.time = nn.Sequential(nn.Linear(self.frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.slots = nn.ModuleDict({name: nn.Linear(size, width) for name, size in ports.vector.items()})
+        extra = sum(count * stride**spatial_dims for count, stride in ports.spatial)
+        self.stem = conv(spatial_dims, channels + extra, config.widths[0])
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.halve, self.double = nn.ModuleList(), nn.ModuleList()
+        last = len(config.widths) - 1
+
+        def level(inputs: int, level: int) -> nn.ModuleDict:
+            size, count = config.widths[level], config.blocks[level]
+            blocks = [Residual(spatial_dims, inputs if i == 0 else size, size, width) for i in range(count)]
+            mixer = Attention(size, config.head, ports.token_width) if level in config.attention else nn.Identity()
+            return nn.ModuleDict({"blocks": nn.ModuleList(blocks), "mixer": mixer})
+
+        for index, size in enumerate(config.widths):
+            self.down.append(level(size, index))
+            if index < last:
+                self.halve.append(conv(spatial_dims, size, config.widths[index + 1], stride=2))
+                self.double.append(conv(spatial_dims, config.widths[index + 1], size, kernel=1))
+                self.up.append(level(2 * size, index))
+        self.norm = ChannelNorm(config.widths[0])
+        self.head = zeroed(conv(spatial_dims, config.widths[0], channels))
+
+    def forward(self, x: Tensor, time: Tensor, ports: Ports) -> Tensor:
+        """Return the prediction, shaped like x."""
+        vector = self.time(fourier(time, self.frequencies).to(x.dtype))
+        for name, project in self.slots.items():
+            vector = vector + project(ports.vector[name].to(x.dtype))
+        vector = functional.silu(vector)
+        spatial = [space_to_depth(tensor, stride).to(x.dtype) for tensor, stride in ports.spatial]
+        hidden = self.stem(torch.cat([x, *spatial], dim=1))
+        kept: list[Tensor] = []
+        for index, level in enumerate(self.down):
+            hidden = self._level(level, hidden, vector, ports)
+            if index < len(self.halve):
+                kept.append(hidden)
+                hidden = self.halve[index](hidden)
+        for index in reversed(range(len(self.up))):
+            grid = kept[index].shape[2:]
+            hidden = functional.interpolate(self.double[index](hidden), size=grid, mode="nearest")
+            hidden = self._level(self.up[index], torch.cat([hidden, kept[index]], dim=1), vector, ports)
+        return self.head(functional.silu(self.norm(hidden)))
+
+    @staticmethod
+    def _level(level: nn.Module, hidden: Tensor, vector: Tensor, ports: Ports) -> Tensor:
+        assert isinstance(level, nn.ModuleDict)
+        for block in level["blocks"]:  # pyright: ignore[reportGeneralTypeIssues]
+            hidden = block(hidden, vector)
+        mixer = level["mixer"]
+        return mixer(hidden, ports.tokens) if isinstance(mixer, Attention) else hidden

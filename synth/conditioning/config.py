@@ -1,0 +1,68 @@
+"""Configuration of conditioning, free of torch; and how text is cut into words."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from synth.errors import ConfigError
+
+GROUPS = ("mask", "class", "text")
+"""What guidance adds one after the other; drop-out trains these prefixes."""
+
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """One named attribute a model knows: its levels, or the range its values had."""
+
+    name: str
+    kind: Literal["categorical", "number"]
+    levels: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditioningConfig:
+    """Which conditions enter, and how wide.
+
+    labels       label values of the mask including background; 0 = no mask port
+    stride       mask voxels per latent voxel along each axis
+    vocabulary   words the text encoder knows; empty = no text
+    drop         share of samples trained on a shorter prefix; drop_each, of independent drops on top
+    """
+
+    labels: int = 0
+    stride: int = 1
+    attributes: tuple[Attribute, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    mask_width: int = 64
+    width: int = 128
+    text_length: int = 32
+    position: bool = True
+    drop: float = 0.1
+    drop_each: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.drop <= 1 and 0 <= self.drop_each <= 1):
+            raise ConfigError("conditioning: drop and drop_each are shares between 0 and 1")
+
+
+def words(text: str) -> list[str]:
+    """Return the lower-case words and numbers of `text`, in order.
+
+    >>> words("FLAIR, one large lesion (2.5 ml)")
+    ['flair', 'one', 'large', 'lesion', '2.5', 'ml']
+    """
+    return _WORD.findall(text.lower())
+
+
+def vocabulary(texts: Iterable[str], *, limit: int = 2000) -> tuple[str, ...]:
+    """Return the words of `texts`, the most frequent first (ties in alphabetical order), at most `limit`."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        for word in words(text):
+            counts[word] = counts.get(word, 0) + 1
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:limit])

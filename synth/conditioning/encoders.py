@@ -1,0 +1,140 @@
+"""One encoder for each kind of condition; each owns its learned null."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synth.conditioning.config import Attribute, words
+from synth.errors import ConditionError, nearest
+from synth.ports import Window
+from synth.sample import AttributeValue
+
+
+class MaskEncoder(nn.Module):
+    """Label maps at full resolution -> (batch, width, *latent grid): one-hot, stride^dims to channels, linear."""
+
+    def __init__(self, *, labels: int, stride: int, width: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.labels, self.stride, self.dims = labels, stride, spatial_dims
+        self.project = nn.Linear(labels * stride**spatial_dims, width)
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, masks: Sequence[Tensor | None], grid: tuple[int, ...]) -> Tensor:
+        """masks: label maps (*grid * stride) or None; grid: the latent grid."""
+        full = tuple(n * self.stride for n in grid)
+        null = self.null.reshape(-1, *([1] * self.dims)).expand(-1, *grid)
+        out = [null if mask is None else self._embed(mask, full) for mask in masks]
+        return torch.stack(out)
+
+    def _embed(self, mask: Tensor, full: tuple[int, ...]) -> Tensor:
+        assert tuple(mask.shape) == full, f"mask {tuple(mask.shape)} is not {full}"
+        split = [part for n in full for part in (n // self.stride, self.stride)]
+        coarse, fine = range(0, 2 * self.dims, 2), range(1, 2 * self.dims, 2)
+        cells = mask.long().reshape(split).permute(*coarse, *fine).flatten(self.dims)
+        hot = functional.one_hot(cells, self.labels).to(self.null.dtype).flatten(self.dims)
+        embedded = functional.silu(self.project(hot))
+        return embedded.permute(self.dims, *range(self.dims))
+
+
+class AttributeEncoder(nn.Module):
+    """Named attributes -> (batch, width): levels by a table, numbers by an MLP, each with a learned null; summed."""
+
+    def __init__(self, attributes: tuple[Attribute, ...], width: int) -> None:
+        super().__init__()
+        self.attributes = attributes
+        self.tables = nn.ModuleDict()
+        self.numbers = nn.ModuleDict()
+        self.nulls = nn.ParameterDict()
+        for index, attribute in enumerate(attributes):
+            key = f"a{index}"
+            self.nulls[key] = nn.Parameter(torch.randn(width) * 0.02)
+            if attribute.kind == "categorical":
+                self.tables[key] = nn.Embedding(len(attribute.levels), width)
+            else:
+                self.numbers[key] = nn.Sequential(nn.Linear(9, width), nn.SiLU(), nn.Linear(width, width))
+        self.width = width
+
+    def forward(self, values: Sequence[dict[str, AttributeValue]]) -> Tensor:
+        """values: one mapping a sample; what is missing becomes that attribute's null."""
+        rows: list[Tensor] = []
+        for given in values:
+            total = torch.zeros(self.width, device=next(iter(self.nulls.values())).device)
+            for index, attribute in enumerate(self.attributes):
+                total = total + self._one(f"a{index}", attribute, given.get(attribute.name))
+            rows.append(total)
+        return torch.stack(rows)
+
+    def _one(self, key: str, attribute: Attribute, value: AttributeValue | None) -> Tensor:
+        if value is None:
+            return self.nulls[key]
+        if attribute.kind == "categorical":
+            if value not in attribute.levels:
+                hint = nearest(str(value), attribute.levels)
+                raise ConditionError(f"attribute {attribute.name}={value!r} is unknown to the model; {hint}")
+            return self.tables[key].weight[attribute.levels.index(str(value))]  # pyright: ignore[reportIndexIssue]
+        span = max(attribute.high - attribute.low, 1e-9)
+        unit = 2.0 * (float(value) - attribute.low) / span - 1.0
+        waves = [f(math.pi * 2.0**k * unit / 2.0) for k in range(4) for f in (math.sin, math.cos)]
+        features = torch.tensor([unit, *waves], dtype=torch.float32, device=self.nulls[key].device)
+        return self.numbers[key](features)
+
+
+class TextEncoder(nn.Module):
+    """Sentences -> tokens (batch, length, width) with their mask, and a pooled (batch, width).
+
+    A word table with places and one self-attention layer, trained with the model. Words outside the
+    vocabulary share one "unknown" entry; no text at all is one learned null token.
+    """
+
+    def __init__(self, vocabulary: tuple[str, ...], *, width: int, length: int) -> None:
+        super().__init__()
+        self.index = {word: position + 1 for position, word in enumerate(vocabulary)}
+        self.length = length
+        self.table = nn.Embedding(len(vocabulary) + 1, width)
+        self.place = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+        self.layer = nn.TransformerEncoderLayer(
+            width, max(width // 32, 1), 2 * width, dropout=0.0, batch_first=True, norm_first=True, activation="gelu"
+        )
+
+    def understood(self, text: str) -> dict[str, bool]:
+        """Return each word of `text` and whether the model knows it."""
+        return {word: word in self.index for word in words(text)}
+
+    def forward(self, texts: Sequence[str | None]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens, their mask (True where one counts) and the pooled vector."""
+        ids = [[self.index.get(word, 0) for word in words(text or "")][: self.length] for text in texts]
+        longest = max(1, *(len(row) for row in ids))
+        device = self.null.device
+        rows, mask = [], torch.zeros(len(ids), longest, dtype=torch.bool, device=device)
+        for number, row in enumerate(ids):
+            if row:
+                values = self.table(torch.tensor(row, device=device)) + self.place[: len(row)]
+            else:
+                values = self.null[None]
+            mask[number, : len(values)] = True
+            rows.append(functional.pad(values, (0, 0, 0, longest - len(values))))
+        tokens = self.layer(torch.stack(rows), src_key_padding_mask=~mask)
+        weight = mask[..., None].to(tokens.dtype)
+        return tokens, mask, (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def position_features(window: Window) -> Tensor:
+    """Return where each latent voxel lies in its full volume: (batch, 7 dims, *grid).
+
+    u in [-1, 1] along each axis, with sin and cos of pi u, 2 pi u and 4 pi u.
+    """
+    axes: list[Tensor] = []
+    dims = len(window.grid)
+    for axis, size in enumerate(window.grid):
+        places = torch.arange(size, dtype=torch.float32, device=window.origin.device) + 0.5
+        unit = 2.0 * (places[None] + window.origin[:, axis : axis + 1]) / window.full[:, axis : axis + 1] - 1.0
+        waves = [unit] + [f(math.pi * k * unit) for k in (1, 2, 4) for f in (torch.sin, torch.cos)]
+        shape = [1] * dims
+        shape[axis] = size
+        features = torch.stack(waves, dim=1).reshape(len(unit), 7, *shape)
+        axes.append(features.expand(len(unit), 7, *window.grid))
+    return torch.cat(axes, dim=1)

@@ -1,0 +1,76 @@
+"""The whole experiment as one frozen value: what a model is, how it was trained, what data it knows.
+
+Free of torch. A training config in configs/ is a recipe without `schema`; a model folder holds the same
+recipe with `schema` and the conditioning filled in, so that nothing else is needed to use it right.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from synth.backbone.config import BackboneConfig, UNetConfig
+from synth.codec.config import AutoencoderConfig, CodecConfig
+from synth.conditioning.config import ConditioningConfig
+from synth.data.schema import Schema
+from synth.errors import ConfigError
+from synth.process import ProcessConfig, RectifiedFlow
+from synth.sampler import Euler, SamplerConfig
+from synth.training.config import FitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTraining:
+    """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step."""
+
+    fit: FitConfig = FitConfig()
+    crop: int = 48
+    batch: int = 4
+    pca_volumes: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowTraining:
+    """How a generator is trained: mostly on latent patches, then on whole volumes.
+
+    patch            latent voxels of a patch along each axis; `patch_batch` of them a step
+    whole_batch      whole volumes a step, for the last `whole_share` of the steps
+    channel_power    loss weight of a latent channel ~ (its scale in pixels) ** channel_power
+    """
+
+    fit: FitConfig = FitConfig()
+    patch: tuple[int, ...] = (8, 10, 8)
+    patch_batch: int = 16
+    whole_batch: int = 2
+    whole_share: float = 0.3
+    channel_power: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One generator: codec, process, backbone, conditions, and how it samples and trains by default."""
+
+    codec: CodecConfig = AutoencoderConfig()
+    process: ProcessConfig = RectifiedFlow(prediction="clean")
+    backbone: BackboneConfig = UNetConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    sampler: SamplerConfig = Euler()
+    steps: int = 8
+    guidance: Mapping[str, float] = field(default_factory=dict)
+    texture: bool = True
+    codec_training: CodecTraining = CodecTraining()
+    training: FlowTraining = FlowTraining()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model: the image part, the mask part that makes masks where none are given, and the schema of the data."""
+
+    name: str
+    seed: int = 0
+    description: str = ""
+    image: Part = Part()
+    mask: Part | None = None
+    schema: Schema | None = None
