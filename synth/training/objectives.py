@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from synth.conditioning.conditioner import Conditioner, draw_drops
-from synth.denoiser import Denoiser
+from synth.conditioning.conditioner import draw_drops
+from synth.model import FlowModel
 from synth.ports import Window
 from synth.process import RectifiedFlow
 from synth.sample import Condition
@@ -20,15 +20,6 @@ class LatentBatch:
     clean: Tensor
     conditions: Sequence[Condition]
     window: Window
-
-
-class FlowModel(nn.Module):
-    """The trained whole: conditioner and denoiser; its state dict is what a model folder holds."""
-
-    def __init__(self, conditioner: Conditioner, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.conditioner = conditioner
-        self.denoiser = denoiser
 
 
 @dataclass(frozen=True, eq=False)
