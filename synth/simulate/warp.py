@@ -1,0 +1,54 @@
+"""Smooth invertible warps: stationary velocity fields, integrated by scaling and squaring (Arsigny et al. 2006).
+
+Fields are (3, *grid) in millimetres on a regular grid of `spacing_mm`.
+"""
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+_SQUARINGS = 6
+
+
+def random_field(grid: tuple[int, ...], sigma_mm: float, spacing_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a smooth random field of unit root mean square: white noise under a Gaussian of sigma_mm."""
+    noise = rng.standard_normal(grid).astype(np.float32)
+    field = ndimage.gaussian_filter(noise, sigma_mm / spacing_mm, mode="reflect", truncate=3.0)
+    return field / max(float(np.sqrt((field**2).mean())), 1e-12)
+
+
+def velocity_field(
+    grid: tuple[int, ...], bands: tuple[tuple[float, float], ...], *, spacing_mm: float, rng: np.random.Generator
+) -> Tensor:
+    """Return a velocity (3, *grid): the sum of bands (sigma_mm, root mean square of the vector in mm)."""
+    total = np.zeros((3, *grid), dtype=np.float32)
+    for sigma_mm, size_mm in bands:
+        for axis in range(3):
+            total[axis] += size_mm / np.sqrt(3.0) * random_field(grid, sigma_mm, spacing_mm, rng)
+    return torch.from_numpy(total)
+
+
+def _lookup(values: Tensor, displacement: Tensor, spacing_mm: float) -> Tensor:
+    grid = values.shape[1:]
+    axes = [torch.arange(n, dtype=torch.float32) for n in grid]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij")) + displacement / spacing_mm
+    unit = [2.0 * places[axis] / (n - 1) - 1.0 for axis, n in enumerate(grid)]
+    points = torch.stack(unit[::-1], dim=-1)[None]
+    return functional.grid_sample(values[None], points, align_corners=True, padding_mode="border")[0]
+
+
+def exponential(velocity: Tensor, spacing_mm: float) -> Tensor:
+    """Return the displacement (3, *grid) in mm of the flow of `velocity` at time 1."""
+    displacement = velocity / 2**_SQUARINGS
+    for _ in range(_SQUARINGS):
+        displacement = displacement + _lookup(displacement, displacement, spacing_mm)
+    return displacement
+
+
+def jacobian(displacement: Tensor, spacing_mm: float) -> Tensor:
+    """Return the determinant of the warp's Jacobian, positive everywhere where it does not fold."""
+    rows = [torch.stack(torch.gradient(displacement[axis], spacing=spacing_mm)) for axis in range(3)]
+    matrix = torch.stack(rows).permute(2, 3, 4, 0, 1) + torch.eye(3)
+    return torch.linalg.det(matrix)
