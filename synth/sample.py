@@ -9,7 +9,6 @@ from synth.volume import Volume
 
 AttributeValue = str | float | int
 MaskOrigin = Literal["generated", "real", "given"]
-_NOTHING: Mapping[str, AttributeValue] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +24,7 @@ class Condition:
     mask: Volume | None = None
     image: Volume | None = None
     text: str | None = None
-    attributes: Mapping[str, AttributeValue] = _NOTHING
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))

@@ -4,6 +4,6 @@ A new kind of condition is one encoder here into an existing port. Knows no netw
 encoders, no schedule and no file.
 """
 
-from synth.conditioning.config import GROUPS, Attribute, ConditioningConfig, words
+from synth.conditioning.config import GROUPS, ConditioningConfig, words
 
-__all__ = ["GROUPS", "Attribute", "ConditioningConfig", "words"]
+__all__ = ["GROUPS", "ConditioningConfig", "words"]

@@ -3,25 +3,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from synth.data.schema import Attribute
 from synth.errors import ConfigError
 
 GROUPS = ("mask", "class", "text")
 """What guidance adds one after the other; drop-out trains these prefixes."""
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attribute:
-    """One named attribute a model knows: its levels, or the range its values had."""
-
-    name: str
-    kind: Literal["categorical", "number"]
-    levels: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

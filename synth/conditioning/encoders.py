@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synth.conditioning.config import Attribute, words
+from synth.conditioning.config import words
+from synth.data.schema import Attribute
 from synth.errors import ConditionError, nearest
 from synth.ports import Window
 from synth.sample import AttributeValue

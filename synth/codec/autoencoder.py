@@ -1,0 +1,124 @@
+"""Our latent autoencoder: a patch-PCA path with residual networks around it, all at latent resolution.
+
+No normalisation over space, so that a tile with its halo decodes to what the whole decodes to.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synth.codec.base import Codec, blocks_of, pixels_of
+from synth.codec.config import AutoencoderConfig
+from synth.codec.patch_pca import PatchPCA, as_linear
+
+
+def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
+    return (nn.Conv3d if dims == 3 else nn.Conv2d)(inputs, outputs, kernel, padding=kernel // 2)
+
+
+class _Norm(nn.Module):
+    """RMS norm over the channels of each voxel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + 1e-6).to(x.dtype)
+        return x * scale * self.gain.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+
+
+class _Block(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), silent at first."""
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _Norm(width), nn.SiLU(), _conv(dims, width, width, 3), _Norm(width), nn.SiLU(), _conv(dims, width, width, 3)
+        )
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _network(dims: int, inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequential:
+    last = _conv(dims, width, outputs, 3)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    body = [_Block(dims, width) for _ in range(blocks)]
+    return nn.Sequential(_conv(dims, inputs, width, 3), *body, _Norm(width), nn.SiLU(), last)
+
+
+class Autoencoder(Codec):
+    """KL-regularised autoencoder (Kingma & Welling 2014) whose linear path starts as the patch-PCA.
+
+    mu = P block + e(block);  pixels = Q z + d(z), with P, Q 1x1 convolutions over blocks of stride^dims
+    pixels and e, d residual networks that start silent: training begins at patch-PCA quality.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        dims, block = config.spatial_dims, config.in_channels * config.stride**config.spatial_dims
+        super().__init__(
+            in_channels=config.in_channels,
+            channels=config.channels,
+            stride=config.stride,
+            spatial_dims=dims,
+            halo=2 * config.decoder_blocks + 2,
+        )
+        self.config = config
+        self.project = _conv(dims, block, config.channels, 1)
+        self.refine = _network(dims, block, config.width, config.channels, config.encoder_blocks)
+        self.log_variance = nn.Parameter(torch.full((config.channels,), -5.0))
+        self.expand = _conv(dims, config.channels, block, 1)
+        self.render = _network(dims, config.channels, config.width, block, config.decoder_blocks)
+
+    def start_from(self, pca: PatchPCA) -> None:
+        """Set the linear path to a fitted patch-PCA of the same size."""
+        as_linear(pca, self.project, self.expand)
+
+    def raw_encode(self, pixels: Tensor) -> Tensor:
+        """Return mu, the mean of the posterior: what latent caches hold."""
+        blocks = blocks_of(pixels, self.stride)
+        return self.project(blocks) + self.refine(blocks)
+
+    def raw_decode(self, latents: Tensor) -> Tensor:
+        """Return the rendered pixels."""
+        return pixels_of(self.expand(latents) + self.render(latents), self.stride)
+
+    def kl(self, mean: Tensor) -> Tensor:
+        """Return KL(N(mean, exp(log_variance)) || N(0, 1)) a latent value, averaged: (batch,)."""
+        variance = self.log_variance.exp()
+        fixed = 0.5 * (variance - 1.0 - self.log_variance).mean()
+        return 0.5 * mean.flatten(1).square().mean(dim=1) + fixed
+
+    def loss(self, pixels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Return per-sample terms: L1, finite differences at two scales (texture), and the weighted KL."""
+        mean = self.raw_encode(self.pad(pixels))
+        rendered = self.raw_decode(self.sample(mean, rng)).float()
+        target = self.pad(pixels).float()
+        return {
+            "l1": (rendered - target).abs().flatten(1).mean(dim=1),
+            "gradient": self.config.gradient * gradient_loss(rendered, target),
+            "kl": self.config.kl * self.kl(mean.float()),
+        }
+
+    def sample(self, mean: Tensor, rng: torch.Generator) -> Tensor:
+        """Return a draw of the posterior."""
+        noise = torch.randn(mean.shape, generator=rng, device=rng.device).to(mean)
+        spread = (0.5 * self.log_variance).exp().reshape(1, -1, *([1] * self.spatial_dims))
+        return mean + spread.to(mean.dtype) * noise
+
+
+def gradient_loss(rendered: Tensor, target: Tensor) -> Tensor:
+    """Return the mean L1 between finite differences along every axis, at full and half resolution: (batch,)."""
+    total = rendered.new_zeros(len(rendered))
+    for level in range(2):
+        if level:
+            pool = functional.avg_pool3d if rendered.ndim == 5 else functional.avg_pool2d
+            rendered, target = pool(rendered, 2), pool(target, 2)
+        for axis in range(2, rendered.ndim):
+            gap = (rendered.diff(dim=axis) - target.diff(dim=axis)).abs()
+            total = total + gap.flatten(1).mean(dim=1)
+    return total / (2 * (rendered.ndim - 2))

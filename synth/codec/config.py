@@ -1,0 +1,75 @@
+"""Configurations of codecs. Free of torch, so that recipes load fast; the union here is the registry."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from synth.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityConfig:
+    """Pixel space: latents are whitened pixels."""
+
+    kind: Literal["identity"] = "identity"
+    in_channels: int = 1
+    spatial_dims: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPCAConfig:
+    """The best linear codec of blocks of stride ** spatial_dims pixels; also the baseline."""
+
+    kind: Literal["patch_pca"] = "patch_pca"
+    in_channels: int = 1
+    spatial_dims: int = 3
+    stride: int = 4
+    channels: int = 16
+
+    def __post_init__(self) -> None:
+        block = self.in_channels * self.stride**self.spatial_dims
+        if not 1 <= self.channels <= block:
+            raise ConfigError(f"patch_pca: channels is {self.channels}; a block has {block} values, give 1 to {block}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Our latent autoencoder: a patch-PCA with residual networks around it.
+
+    width, encoder_blocks, decoder_blocks   residual blocks at latent resolution and their channels
+    kl              weight of the Kullback-Leibler term to N(0, 1) of the whitened latents
+    gradient        weight of the loss on finite differences, which keeps texture and edges
+    """
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    in_channels: int = 1
+    spatial_dims: int = 3
+    stride: int = 4
+    channels: int = 16
+    width: int = 128
+    encoder_blocks: int = 1
+    decoder_blocks: int = 4
+    kl: float = 1.0e-4
+    gradient: float = 0.5
+
+    def __post_init__(self) -> None:
+        block = self.in_channels * self.stride**self.spatial_dims
+        if not 1 <= self.channels <= block:
+            raise ConfigError(f"autoencoder: channels is {self.channels}; a block has {block} values, give 1 to {block}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneHotConfig:
+    """Label maps of `labels` values (background included): one-hot channels through an inner codec."""
+
+    kind: Literal["onehot"] = "onehot"
+    labels: int = 2
+    inner: IdentityConfig | PatchPCAConfig | AutoencoderConfig = AutoencoderConfig(in_channels=2)
+
+    def __post_init__(self) -> None:
+        if self.inner.in_channels != self.labels:
+            raise ConfigError(
+                f"onehot: inner.in_channels is {self.inner.in_channels}, labels is {self.labels}; give both one value"
+            )
+
+
+CodecConfig = IdentityConfig | PatchPCAConfig | AutoencoderConfig | OneHotConfig

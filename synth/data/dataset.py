@@ -1,0 +1,39 @@
+"""A dataset as its layout describes it: cases with their files, labels, channels. Reads nothing itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from synth.sample import AttributeValue
+from synth.volume import Label
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled case: a file per channel, its mask, and what is said about it."""
+
+    id: str
+    images: tuple[Path, ...]
+    mask: Path | None = None
+    truth: Path | None = None
+    patient: str | None = None
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases of one layout; `labels` leave the background (value 0) out."""
+
+    root: Path
+    cases: tuple[Case, ...]
+    labels: tuple[Label, ...]
+    channels: tuple[str, ...]
+    file_ending: str = ".nii.gz"
+    population: str = ""
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Name -> value of every label."""
+        return {label.name: label.value for label in self.labels}

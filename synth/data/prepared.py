@@ -1,0 +1,89 @@
+"""The prepared folder: what `synth prepare` writes and training reads.
+
+prepared.yaml (Schema), cases.jsonl, images/<case>.npy float32 (channel, *grid) mapped,
+masks/<case>.npy uint8 (*grid) with labels 0..K in schema order, truth/<case>.npy where known.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from synth import config
+from synth.data.schema import Schema
+from synth.errors import DataError
+from synth.sample import AttributeValue
+
+Split = Literal["train", "holdout", "test"]
+SPLITS: tuple[Split, ...] = ("train", "holdout", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """One case of a prepared folder; levels are its own intensity levels per channel where it has any."""
+
+    case: str
+    patient: str
+    split: Split
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    text: str | None = None
+    levels: tuple[tuple[float, float], ...] = ()
+    native_grid: tuple[int, ...] = ()
+    native_affine: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared folder, opened; arrays are memory-mapped."""
+
+    folder: Path
+    schema: Schema
+    cases: tuple[PreparedCase, ...]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Prepared":
+        """Open `folder`; DataError names what is missing or broken."""
+        folder = Path(folder)
+        if not (folder / "prepared.yaml").is_file():
+            raise DataError(f"{folder} is not a prepared folder: prepared.yaml is missing; run `synth prepare` first")
+        schema = config.load(Schema, folder / "prepared.yaml")
+        path = folder / "cases.jsonl"
+        if not path.is_file():
+            raise DataError(f"{folder} has no cases.jsonl; run `synth prepare` again")
+        cases = []
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                row["levels"] = tuple(tuple(pair) for pair in row.get("levels", ()))
+                row["native_grid"] = tuple(row.get("native_grid", ()))
+                row["native_affine"] = tuple(row.get("native_affine", ()))
+                cases.append(PreparedCase(**row))
+            except (json.JSONDecodeError, TypeError) as error:
+                raise DataError(f"{path} line {number} is broken ({error}); run `synth prepare` again") from error
+        return cls(folder, schema, tuple(cases))
+
+    def split(self, name: Split) -> tuple[PreparedCase, ...]:
+        """Return the cases of one split, in order."""
+        return tuple(case for case in self.cases if case.split == name)
+
+    def image(self, case: PreparedCase) -> np.ndarray:
+        """Return mapped voxels (channel, *grid) float32."""
+        return self._array("images", case.case)
+
+    def mask(self, case: PreparedCase) -> np.ndarray:
+        """Return labels (*grid) uint8, 0..K."""
+        return self._array("masks", case.case)
+
+    def truth(self, case: PreparedCase) -> np.ndarray | None:
+        """Return the mapped noise-free voxels, or None where the source has none."""
+        return self._array("truth", case.case) if (self.folder / "truth" / f"{case.case}.npy").is_file() else None
+
+    def _array(self, kind: str, case: str) -> np.ndarray:
+        path = self.folder / kind / f"{case}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); run `synth prepare` again") from error

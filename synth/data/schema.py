@@ -1,0 +1,86 @@
+"""Schema: what a dataset is, in terms a model needs to be used right. Free of torch; travels in model folders."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from synth.data.intensity import IntensityMap, Percentiles
+from synth.errors import ConditionError, nearest
+from synth.sample import AttributeValue
+from synth.volume import Label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """One named attribute: its levels, or the range its values had."""
+
+    name: str
+    kind: Literal["categorical", "number"]
+    levels: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+
+    def check(self, value: AttributeValue) -> AttributeValue:
+        """Return `value` as the model takes it; ConditionError when it is none of the levels or out of range."""
+        if self.kind == "categorical":
+            if str(value) not in self.levels:
+                raise ConditionError(f"attribute {self.name}={value!r} is unknown; {nearest(str(value), self.levels)}")
+            return str(value)
+        try:
+            number = float(value)
+        except ValueError:
+            raise ConditionError(f"attribute {self.name}={value!r} is not a number; give {self.low} to {self.high}") from None
+        slack = 1e-6 + 1e-3 * (self.high - self.low)
+        if not self.low - slack <= number <= self.high + slack:
+            raise ConditionError(f"attribute {self.name}={value} is outside what the model saw; give {self.low} to {self.high}")
+        return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Population, channels, labels (background left out), attributes, working grid and native units."""
+
+    population: str
+    channels: tuple[str, ...]
+    labels: tuple[Label, ...]
+    attributes: tuple[Attribute, ...] = ()
+    grid: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    affine: tuple[float, ...]
+    intensities: tuple[IntensityMap, ...] = (Percentiles(),)
+    dtype: str = "float32"
+    file_ending: str = ".nii.gz"
+    texts: bool = False
+
+    @property
+    def reference_affine(self) -> np.ndarray:
+        """The working affine (4, 4) of volumes that follow no given geometry."""
+        return np.array(self.affine, dtype=np.float64).reshape(4, 4)
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Name -> value in the source's own numbering."""
+        return {label.name: label.value for label in self.labels}
+
+    def check_attributes(self, given: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+        """Return the attributes as the model takes them; ConditionError names what is unknown."""
+        known = {attribute.name: attribute for attribute in self.attributes}
+        for name in given:
+            if name not in known:
+                raise ConditionError(f"attribute {name!r} is unknown to the model; {nearest(name, known)}")
+        return {name: known[name].check(value) for name, value in given.items()}
+
+
+def infer_attributes(rows: list[Mapping[str, AttributeValue]]) -> tuple[Attribute, ...]:
+    """Return the attributes of cases: numbers where every value is one, levels otherwise; in order of first sight."""
+    out: list[Attribute] = []
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row[name] for row in rows if name in row]
+        if all(isinstance(value, (int, float)) for value in values):
+            numbers = [float(value) for value in values]
+            out.append(Attribute(name=name, kind="number", low=min(numbers), high=max(numbers)))
+        else:
+            out.append(Attribute(name=name, kind="categorical", levels=tuple(sorted({str(v) for v in values}))))
+    return tuple(out)

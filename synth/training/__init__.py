@@ -1,0 +1,1 @@
+"""Training: one exact, resumable loop, and what each stage feeds it. Knows no dataset layout and no command."""

@@ -1,0 +1,142 @@
+"""The codec stage: train, whiten from all training latents, measure the texture left out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.codec.autoencoder import Autoencoder
+from synth.codec.base import Codec
+from synth.codec.config import PatchPCAConfig
+from synth.codec.onehot import OneHot
+from synth.codec.patch_pca import PatchPCA
+from synth.codec.texture import Texture
+from synth.data.prepared import Prepared, PreparedCase
+from synth.recipe import CodecTraining
+from synth.rng import numpy_rng
+from synth.training.fit import Report, Task, fit
+
+PartName = Literal["image", "mask"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The pixels one codec is trained on: images, or label maps as one channel."""
+
+    prepared: Prepared
+    part: PartName
+
+    def of(self, case: PreparedCase) -> np.ndarray:
+        """Return (channel, *grid), memory-mapped."""
+        return self.prepared.image(case) if self.part == "image" else self.prepared.mask(case)[None]
+
+    def tensor(self, case: PreparedCase) -> Tensor:
+        """Return (channel, *grid) as a float tensor."""
+        return torch.from_numpy(np.array(self.of(case), dtype=np.float32))
+
+    def crops(self, training: CodecTraining, step: int, seed: int) -> Tensor:
+        """Return the batch of `step`: random crops of random training cases."""
+        cases = self.prepared.split("train")
+        rng = numpy_rng(seed, "crops", self.part, step)
+        out = []
+        for _ in range(training.batch):
+            voxels = self.of(cases[int(rng.integers(len(cases)))])
+            window = [slice(None)]
+            for n in voxels.shape[1:]:
+                size = min(training.crop, n)
+                first = int(rng.integers(n - size + 1))
+                window.append(slice(first, first + size))
+            out.append(np.array(voxels[tuple(window)], dtype=np.float32))
+        return torch.from_numpy(np.stack(out))
+
+
+def train_codec(
+    codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, *, seed: int, report: Report | None = None
+) -> None:
+    """Train `codec` on the training split and set its whitening; linear codecs are fitted, not trained."""
+    cases = pixels.prepared.split("train")
+    inner = codec.inner if isinstance(codec, OneHot) else codec
+    prepare = codec.hot if isinstance(codec, OneHot) else _same
+    few = cases[: training.pca_volumes]
+    if isinstance(inner, (PatchPCA, Autoencoder)):
+        linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner)
+        linear.fit(prepare(pixels.tensor(case)[None])[0] for case in few)
+        if isinstance(inner, Autoencoder):
+            inner.start_from(linear)
+    if isinstance(inner, Autoencoder):
+        holdout = (pixels.prepared.split("holdout") or cases)[:8]
+        task = Task(
+            name=f"{pixels.part} codec",
+            module=codec,
+            loss=lambda module, batch, rng: module.loss(batch, rng),  # pyright: ignore[reportCallIssue]
+            batch=lambda step: pixels.crops(training, step, seed),
+            validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout)),
+        )
+        fit(task, training.fit, folder, seed=seed, report=report)
+    codec.eval()
+    codec.latent_mean.zero_()
+    codec.latent_std.fill_(1.0)
+    with torch.no_grad():
+        codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
+
+
+def codec_score(codec: Codec, volumes: Iterator[Tensor]) -> Mapping[str, float]:
+    """Return hold-out reconstruction: mean absolute error (images) or share of wrong labels (masks) as score."""
+    errors = []
+    for volume in volumes:
+        pixels = codec.pad(volume[None])
+        decoded = codec.raw_decode(codec.raw_encode(pixels)).float()
+        wrong = (decoded != pixels).float() if isinstance(codec, OneHot) else (decoded - pixels).abs()
+        errors.append(float(wrong.mean()))
+    return {"score": float(np.mean(errors))}
+
+
+@torch.no_grad()
+def fit_texture(texture: Texture, codec: Codec, pixels: Pixels, *, volumes: int = 32) -> None:
+    """Measure the texture on training volumes."""
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for case in pixels.prepared.split("train")[:volumes]:
+            voxels = pixels.tensor(case)
+            yield voxels, codec.decode(codec.encode(voxels[None]), grid=tuple(voxels.shape[1:]))[0]
+
+    texture.fit(pairs())
+
+
+@torch.no_grad()
+def cache_latents(codec: Codec, pixels: Pixels, folder: Path, *, report: Callable[[int, int], None] | None = None) -> None:
+    """Write whitened mu of every training and hold-out case to folder/<case>.npy (float32); finished ones stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = [*pixels.prepared.split("train"), *pixels.prepared.split("holdout")]
+    for number, case in enumerate(cases, start=1):
+        path = folder / f"{case.case}.npy"
+        if not path.is_file():
+            latents = codec.encode(pixels.tensor(case)[None])[0].numpy()
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, latents)
+            partial.replace(path)
+        if report is not None:
+            report(number, len(cases))
+
+
+def _pca_like(codec: Autoencoder) -> PatchPCA:
+    config = codec.config
+    return PatchPCA(
+        PatchPCAConfig(
+            in_channels=config.in_channels,
+            spatial_dims=config.spatial_dims,
+            stride=config.stride,
+            channels=config.channels,
+        )
+    )
+
+
+def _same(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+__all__ = ["Pixels", "cache_latents", "codec_score", "fit_texture", "train_codec"]

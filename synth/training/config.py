@@ -1,0 +1,37 @@
+"""Configuration of the training loop, free of torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from synth.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How long and how fast one stage trains; every interval counts optimiser steps.
+
+    learning_rate   peak of a cosine that warms up over `warmup` steps and ends at `final` of the peak
+    clip            largest gradient norm
+    ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1.0e-3
+    warmup: int = 100
+    final: float = 0.02
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.998
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulation: int = 1
+    checkpoint_every: int = 250
+    validate_every: int = 250
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "learning_rate", "clip", "accumulation", "checkpoint_every", "validate_every", "log_every")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"fit.{name} is {getattr(self, name)}; give a value above 0")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"fit.ema is {self.ema}; give a decay from 0 to below 1")

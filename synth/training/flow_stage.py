@@ -1,0 +1,136 @@
+"""The generator stage: cached latents and conditions -> a denoiser, judged by its hold-out denoising loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.data.prepared import Prepared, PreparedCase
+from synth.model import PartModel
+from synth.ports import Window
+from synth.recipe import FlowTraining
+from synth.rng import numpy_rng, torch_rng
+from synth.sample import Condition
+from synth.training.fit import Report, Task, fit
+from synth.training.objectives import DenoisingObjective, LatentBatch, channel_weights
+from synth.volume import Volume
+
+TIME_BINS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Cached latents of a part with the conditions of their cases."""
+
+    prepared: Prepared
+    folder: Path
+    stride: int
+    masks: bool
+    _cache: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, case: PreparedCase) -> Tensor:
+        """Return (channel, *latent grid); kept in memory once read."""
+        if case.case not in self._cache:
+            self._cache[case.case] = torch.from_numpy(np.load(self.folder / f"{case.case}.npy"))
+        return self._cache[case.case]
+
+    def batch(self, cases: Sequence[PreparedCase], origins: Sequence[tuple[int, ...]], grid: tuple[int, ...]) -> LatentBatch:
+        """Return windows of `grid` latent voxels at `origins` of `cases`, with their conditions."""
+        clean, conditions = [], []
+        for case, origin in zip(cases, origins, strict=True):
+            latents = self.of(case)
+            clean.append(latents[(slice(None), *(slice(o, o + n) for o, n in zip(origin, grid, strict=True)))])
+            conditions.append(Condition(mask=self._mask(case, origin, grid), text=case.text, attributes=case.attributes))
+        full = torch.tensor([tuple(self.of(case).shape[1:]) for case in cases], dtype=torch.float32)
+        return LatentBatch(torch.stack(clean), conditions, Window(grid, torch.tensor(origins, dtype=torch.float32), full))
+
+    def _mask(self, case: PreparedCase, origin: tuple[int, ...], grid: tuple[int, ...]) -> Volume | None:
+        if not self.masks:
+            return None
+        labels = self.prepared.mask(case)
+        window = tuple(
+            slice(o * self.stride, min((o + n) * self.stride, size))
+            for o, n, size in zip(origin, grid, labels.shape, strict=True)
+        )
+        return Volume(pad_labels(np.array(labels[window]), tuple(n * self.stride for n in grid))[None])
+
+
+def pad_labels(labels: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Return label maps grown at the far ends to `grid`, repeating the edge as codecs do."""
+    amounts = [(0, n - size) for n, size in zip(grid, labels.shape, strict=True)]
+    return np.pad(labels, amounts, mode="edge") if any(after for _, after in amounts) else labels
+
+
+def plan_window(
+    latents: Latents, training: FlowTraining, step: int, seed: int
+) -> tuple[list[PreparedCase], list[tuple[int, ...]], tuple[int, ...]]:
+    """Return (cases, origins, grid) of the batch of `step`: patches at first, whole volumes at the end."""
+    cases = latents.prepared.split("train")
+    rng = numpy_rng(seed, "flow batches", step)
+    whole = step >= round(training.fit.steps * training.fit.accumulation * (1.0 - training.whole_share))
+    count = training.whole_batch if whole else training.patch_batch
+    chosen = [cases[int(rng.integers(len(cases)))] for _ in range(count)]
+    smallest = np.min([latents.of(case).shape[1:] for case in chosen], axis=0)
+    patch = smallest if whole else np.minimum(np.array(training.patch[: len(smallest)]), smallest)
+    grid = tuple(int(n) for n in patch)
+    origins = [
+        tuple(int(rng.integers(size - n + 1)) for size, n in zip(latents.of(case).shape[1:], grid, strict=True))
+        for case in chosen
+    ]
+    return chosen, origins, grid
+
+
+def train_flow(
+    model: PartModel, training: FlowTraining, latents: Latents, folder: Path, *, seed: int, report: Report | None = None
+) -> None:
+    """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score."""
+    objective = DenoisingObjective(channel_weights(_scale(model), training.channel_power))
+    holdout = latents.prepared.split("holdout") or latents.prepared.split("train")[:4]
+
+    def batch(step: int) -> LatentBatch:
+        return latents.batch(*plan_window(latents, training, step, seed))
+
+    task = Task(
+        name="flow",
+        module=model.flow,
+        loss=lambda module, data, rng: {"denoising": objective(model.flow, data, rng)},
+        batch=batch,
+        validate=lambda: holdout_score(model, objective, latents, holdout[:12]),
+    )
+    fit(task, training.fit, folder, seed=seed, report=report)
+    model.flow.eval()
+
+
+def holdout_score(
+    model: PartModel, objective: DenoisingObjective, latents: Latents, cases: Sequence[PreparedCase]
+) -> Mapping[str, float]:
+    """Return the conditional denoising loss of whole hold-out volumes at fixed times and noise, and its mean."""
+    figures: dict[str, list[float]] = {f"t={t}": [] for t in TIME_BINS}
+    for number, case in enumerate(cases):
+        grid = tuple(latents.of(case).shape[1:])
+        whole = latents.batch([case], [(0,) * len(grid)], grid)
+        for t in TIME_BINS:
+            rng = torch_rng("holdout", number, round(100 * t))
+            loss = objective.at(model.flow, whole, torch.tensor([t], dtype=torch.float64), rng)
+            figures[f"t={t}"].append(float(loss.mean()))
+    means = {name: float(np.mean(values)) for name, values in figures.items()}
+    return {**means, "score": float(np.mean(list(means.values())))}
+
+
+def _scale(model: PartModel) -> Tensor:
+    """Return each latent channel's scale in pixels: what one whitened unit of it moves the decoded image."""
+    codec = model.codec
+    with torch.no_grad():
+        grid = (3,) * codec.spatial_dims
+        inner = getattr(codec, "inner", codec)
+        steps = torch.zeros(codec.channels + 1, codec.channels, *grid)
+        centre = (1,) * codec.spatial_dims
+        for channel in range(codec.channels):
+            steps[(channel + 1, channel, *centre)] = 1.0
+        shape = (1, -1, *([1] * codec.spatial_dims))
+        raw = steps * codec.latent_std.reshape(shape) + codec.latent_mean.reshape(shape)
+        pixels = inner.raw_decode(raw)
+        return (pixels[1:] - pixels[:1]).flatten(1).square().sum(dim=1).sqrt()

@@ -1,0 +1,72 @@
+"""Training state on disk, exact and without pickle: safetensors for tensors, JSON for the rest.
+
+A checkpoint is a folder written beside its place and swapped in, so that a kill leaves the old or the new one.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synth.errors import CheckpointError
+from synth.training.ema import MovingAverage
+
+
+def save_state(
+    folder: Path, *, module: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage, state: dict[str, object]
+) -> None:
+    """Write a checkpoint folder atomically."""
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, partial / "weights.safetensors")
+    save_file({k: v.contiguous() for k, v in average.tensors.items()}, partial / "ema.safetensors")
+    save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(json.dumps(state, sort_keys=True, indent=1))
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(
+    folder: Path, *, module: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage
+) -> dict[str, object]:
+    """Restore a checkpoint into module, optimizer and average, and return its JSON state."""
+    if not folder.exists() and (old := folder.with_name(f".{folder.name}.old")).exists():
+        os.replace(old, folder)
+    try:
+        module.load_state_dict(load_file(folder / "weights.safetensors"))
+        kept = load_file(folder / "ema.safetensors")
+        slots = load_file(folder / "optimizer.safetensors")
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} is damaged or of another model ({error}); delete it to start this stage anew"
+        ) from error
+    for name, tensor in average.tensors.items():
+        tensor.copy_(kept[name])
+    for name, parameter in module.named_parameters():
+        found = {key.rsplit("|", 1)[1]: value for key, value in slots.items() if key.rsplit("|", 1)[0] == name}
+        if found:
+            optimizer.state[parameter] = found
+    return state
+
+
+def has_state(folder: Path) -> bool:
+    """True where a checkpoint can be resumed."""
+    return (folder / "state.json").is_file() or (folder.with_name(f".{folder.name}.old") / "state.json").is_file()
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            out[f"{name}|{key}"] = torch.as_tensor(value).detach().contiguous()
+    return out
