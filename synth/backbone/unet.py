@@ -27,7 +27,7 @@ class UNet(nn.Module):
         extra = sum(count * stride**spatial_dims for count, stride in ports.spatial)
         self.stem = conv(spatial_dims, channels + extra, config.widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.halve, self.double = nn.ModuleList(), nn.ModuleList()
+        self.shrink, self.widen = nn.ModuleList(), nn.ModuleList()
         last = len(config.widths) - 1
 
         def level(inputs: int, level: int) -> nn.ModuleDict:
@@ -39,8 +39,8 @@ class UNet(nn.Module):
         for index, size in enumerate(config.widths):
             self.down.append(level(size, index))
             if index < last:
-                self.halve.append(conv(spatial_dims, size, config.widths[index + 1], stride=2))
-                self.double.append(conv(spatial_dims, config.widths[index + 1], size, kernel=1))
+                self.shrink.append(conv(spatial_dims, size, config.widths[index + 1], stride=2))
+                self.widen.append(conv(spatial_dims, config.widths[index + 1], size, kernel=1))
                 self.up.append(level(2 * size, index))
         self.norm = ChannelNorm(config.widths[0])
         self.head = zeroed(conv(spatial_dims, config.widths[0], channels))
@@ -56,12 +56,12 @@ class UNet(nn.Module):
         kept: list[Tensor] = []
         for index, level in enumerate(self.down):
             hidden = self._level(level, hidden, vector, ports)
-            if index < len(self.halve):
+            if index < len(self.shrink):
                 kept.append(hidden)
-                hidden = self.halve[index](hidden)
+                hidden = self.shrink[index](hidden)
         for index in reversed(range(len(self.up))):
             grid = kept[index].shape[2:]
-            hidden = functional.interpolate(self.double[index](hidden), size=grid, mode="nearest")
+            hidden = functional.interpolate(self.widen[index](hidden), size=grid, mode="nearest")
             hidden = self._level(self.up[index], torch.cat([hidden, kept[index]], dim=1), vector, ports)
         return self.head(functional.silu(self.norm(hidden)))
 

@@ -12,6 +12,10 @@ from synth.codec.config import AutoencoderConfig
 from synth.codec.patch_pca import PatchPCA, as_linear
 
 
+_POSTERIOR_PIXELS = 0.008
+"""Root mean square, in mapped pixels, of the noise that the posterior starts with."""
+
+
 def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
     return (nn.Conv3d if dims == 3 else nn.Conv2d)(inputs, outputs, kernel, padding=kernel // 2)
 
@@ -29,15 +33,15 @@ class _Norm(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), silent at first."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), quiet at first."""
 
     def __init__(self, dims: int, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             _Norm(width), nn.SiLU(), _conv(dims, width, width, 3), _Norm(width), nn.SiLU(), _conv(dims, width, width, 3)
         )
-        for parameter in self.layers[-1].parameters():
-            nn.init.zeros_(parameter)
+        with torch.no_grad():
+            self.layers[-1].weight.mul_(0.3)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -75,8 +79,16 @@ class Autoencoder(Codec):
         self.render = _network(dims, config.channels, config.width, block, config.decoder_blocks)
 
     def start_from(self, pca: PatchPCA) -> None:
-        """Set the linear path to a fitted patch-PCA of the same size."""
+        """Set the linear path to a fitted patch-PCA of the same size.
+
+        The posterior starts narrow: each channel's noise moves a pixel by the same small amount, since a wide
+        one on the leading channels would drown everything the others say.
+        """
         as_linear(pca, self.project, self.expand)
+        block = self.config.in_channels * self.config.stride**self.spatial_dims
+        with torch.no_grad():
+            spread = _POSTERIOR_PIXELS * (block / self.channels) ** 0.5 / pca.latent_std.clamp_min(1e-6)
+            self.log_variance.copy_(2.0 * spread.clamp_max(1.0).log())
 
     def raw_encode(self, pixels: Tensor) -> Tensor:
         """Return mu, the mean of the posterior: what latent caches hold."""

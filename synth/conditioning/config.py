@@ -10,7 +10,7 @@ from synth.errors import ConfigError
 GROUPS = ("mask", "class", "text")
 """What guidance adds one after the other; drop-out trains these prefixes."""
 
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
+_WORD = re.compile(r"[a-z]+\d*|\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)

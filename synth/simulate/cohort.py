@@ -5,6 +5,9 @@ import numpy as np
 from synth.rng import sequence
 from synth.simulate.brain import CONTRASTS, Subject, simulate_brain
 
+COHORT_VERSION = 1
+"""Raised whenever a subject's voxels or words change, so that no cohort mixes two simulators."""
+
 
 def subject_seed(cohort_seed: int, index: int) -> int:
     """Return the seed of subject `index` of the cohort."""

@@ -61,6 +61,6 @@ def paint(plan: Plan, tissue: Tensor, rng: np.random.Generator) -> Tensor:
 def measure(mask: np.ndarray, spacing_mm: float, contrast: str) -> dict[str, str | float | int]:
     """Return the attributes measured on the final mask: count of connected lesions, volume in ml, contrast."""
     found = mask == 4
-    count = int(ndimage.label(found, structure=np.ones((3, 3, 3)))[1])
+    count = int(ndimage.label(found, structure=np.ones((3, 3, 3)))[1])  # pyright: ignore[reportIndexIssue]
     volume = round(float(found.sum()) * spacing_mm**3 / 1000.0, 3)
     return {"lesion_count": count, "lesion_volume_ml": volume, "lesion_contrast": contrast if count else "none"}

@@ -49,8 +49,7 @@ def template() -> Template:
             raise DataError(f"{path} is missing; reinstall nilearn")
         arrays.append(np.asarray(nibabel.load(path).dataobj).astype(np.float32) / 255.0)  # pyright: ignore[reportAttributeAccessIssue]
     t1, grey, white = arrays
-    brain = ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0.12, iterations=2))
-    assert brain is not None
+    brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0.12, iterations=2)), dtype=bool)
     inside = ndimage.gaussian_filter(brain.astype(np.float32), 0.6)
     grey, white = grey * inside, white * inside
     total = np.maximum(grey + white, 1e-6)

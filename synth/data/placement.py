@@ -1,0 +1,120 @@
+"""Placement: a volume's own geometry <-> the working geometry of a model, and back.
+
+Working axes are the volume's own, turned and flipped to the nearest RAS order; an oblique volume stays
+oblique. Where the spacing already is the model's, voxels are only moved, never interpolated.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from synth.volume import Volume
+
+_SAME_SPACING = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Maps volumes of one native geometry to a working grid centred on them.
+
+    order, flips   working axis d is native axis order[d], reversed where flips[d]
+    """
+
+    native_grid: tuple[int, ...]
+    native_affine: np.ndarray
+    grid: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    order: tuple[int, ...]
+    flips: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, volume: Volume, *, grid: tuple[int, ...], spacing_mm: tuple[float, ...]) -> "Placement":
+        """Return the placement of `volume` on a working grid of `spacing_mm`."""
+        dims = volume.spatial_dims
+        direction = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+        order, flips = tuple(range(dims)), (False,) * dims
+        if dims == 3:
+            order = max(permutations(range(3)), key=lambda p: sum(abs(direction[d, p[d]]) for d in range(3)))
+            flips = tuple(bool(direction[d, order[d]] < 0) for d in range(3))
+        return cls(volume.grid, volume.affine, grid, spacing_mm, order, flips)
+
+    @property
+    def turned_affine(self) -> np.ndarray:
+        """Affine of the native voxels after turning and flipping."""
+        affine = np.array(self.native_affine)
+        affine[:, : len(self.order)] = self.native_affine[:, list(self.order)]
+        for axis, flip in enumerate(self.flips):
+            if flip:
+                size = self.native_grid[self.order[axis]]
+                affine[:3, 3] += affine[:3, axis] * (size - 1)
+                affine[:3, axis] *= -1
+        return affine
+
+    @property
+    def turned_grid(self) -> tuple[int, ...]:
+        """Native grid after turning."""
+        return tuple(self.native_grid[axis] for axis in self.order)
+
+    @property
+    def exact(self) -> bool:
+        """True when voxels only move: the native spacing is the working one."""
+        own = np.linalg.norm(self.turned_affine[:3, : len(self.grid)], axis=0)
+        return bool(np.abs(own / np.array(self.spacing_mm) - 1.0).max() < _SAME_SPACING)
+
+    @property
+    def shift(self) -> tuple[int, ...]:
+        """Working index of the first turned voxel (negative: cropped), where exact."""
+        return tuple((n - m) // 2 for n, m in zip(self.grid, self.turned_grid, strict=True))
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The working affine."""
+        turned = self.turned_affine
+        if self.exact:
+            out = turned.copy()
+            out[:3, 3] -= turned[:3, : len(self.grid)] @ np.array(self.shift, dtype=np.float64)
+            return out
+        dims = len(self.grid)
+        own = np.linalg.norm(turned[:3, :dims], axis=0)
+        out = turned.copy()
+        out[:3, :dims] = turned[:3, :dims] / own * np.array(self.spacing_mm)
+        centre = turned[:3, :dims] @ ((np.array(self.turned_grid) - 1) / 2) + turned[:3, 3]
+        out[:3, 3] = centre - out[:3, :dims] @ ((np.array(self.grid) - 1) / 2)
+        return out
+
+    def to_working(self, volume: Volume, *, fill: float = 0.0) -> Volume:
+        """Return `volume` on the working grid; what lies outside its field of view is `fill`."""
+        turned = Volume(self._turn(volume.data), self.turned_affine, volume.labels)
+        if self.exact:
+            return Volume(_moved(turned.data, self.shift, self.grid, fill), self.affine, volume.labels)
+        return turned.resample_to(self.grid, self.affine, fill=fill)
+
+    def to_native(self, volume: Volume, *, fill: float = 0.0) -> Volume:
+        """Return a working volume on the native grid and affine."""
+        if self.exact:
+            back = tuple(-s for s in self.shift)
+            data = _moved(volume.data, back, self.turned_grid, fill)
+        else:
+            data = volume.resample_to(self.turned_grid, self.turned_affine, fill=fill).data
+        return Volume(self._unturn(data), self.native_affine, volume.labels)
+
+    def _turn(self, data: np.ndarray) -> np.ndarray:
+        turned = data.transpose(0, *(axis + 1 for axis in self.order))
+        return np.ascontiguousarray(turned[(slice(None), *(slice(None, None, -1 if f else 1) for f in self.flips))])
+
+    def _unturn(self, data: np.ndarray) -> np.ndarray:
+        flipped = data[(slice(None), *(slice(None, None, -1 if f else 1) for f in self.flips))]
+        inverse = np.argsort(self.order)
+        return np.ascontiguousarray(flipped.transpose(0, *(int(axis) + 1 for axis in inverse)))
+
+
+def _moved(data: np.ndarray, shift: tuple[int, ...], grid: tuple[int, ...], fill: float) -> np.ndarray:
+    out = np.full((data.shape[0], *grid), fill, dtype=data.dtype)
+    source, target = [slice(None)], [slice(None)]
+    for move, size, room in zip(shift, data.shape[1:], grid, strict=True):
+        first, last = max(move, 0), min(move + size, room)
+        target.append(slice(first, max(last, first)))
+        source.append(slice(first - move, max(last, first) - move))
+    out[tuple(target)] = data[tuple(source)]
+    return out

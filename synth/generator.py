@@ -1,0 +1,264 @@
+"""Generator: the one inference path. Batch, page and stream all call it.
+
+Condition -> ports; seed -> noise -> sampler over the guided denoiser -> latents -> pixels -> native units.
+One forward holds one sample with its guidance prefixes, so that a sample never depends on its neighbours.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.checkpoint import read_model, write_model
+from synth.data.intensity import to_dtype
+from synth.data.placement import Placement
+from synth.denoiser import Bound, Guided
+from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
+from synth.model import Model, PartModel
+from synth.ports import Window
+from synth.rng import torch_rng
+from synth.sample import Condition, MaskOrigin, Provenance, Sample
+from synth.sampler import SamplerConfig
+from synth.volume import Volume
+
+
+class Seed(NamedTuple):
+    """What a sample's randomness depends on: the run's seed, the sample's index in it, the attempt."""
+
+    seed: int
+    index: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to sample; None keeps what the model's recipe says.
+
+    guidance   one scale for all conditions, or one each of mask, class, text
+    texture    add the measured grain that the codec leaves out
+    """
+
+    sampler: SamplerConfig | None = None
+    steps: int | None = None
+    guidance: float | Mapping[str, float] | None = None
+    texture: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; give at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """Makes samples from conditions with a trained model. Stateless: equal calls give equal samples."""
+
+    model: Model
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def with_sampling(self, sampling: Sampling) -> "Generator":
+        """Return this generator with other sampling options."""
+        return replace(self, sampling=sampling)
+
+    def generate(self, conditions: Iterable[Condition], *, seeds: Iterable[int | Seed]) -> Iterator[Sample]:
+        """Yield one sample for each condition and seed, lazily and in order.
+
+        Errors: ConditionError for labels or attributes the model does not know; GeometryError from masks.
+        """
+        for condition, seed in zip(conditions, seeds, strict=False):
+            full = seed if isinstance(seed, Seed) else Seed(seed)
+            with torch.inference_mode():
+                yield self._one(condition, full)
+
+    def _one(self, condition: Condition, seed: Seed) -> Sample:
+        schema = self._schema
+        attributes = schema.check_attributes(condition.attributes)
+        asked = replace(condition, attributes=attributes)
+        image = self.model.image
+        origin: MaskOrigin | None = None
+        placement: Placement | None = None
+        mask: Volume | None = None
+        if image.part.conditioning.labels:
+            if condition.mask is not None:
+                placement = Placement.of(condition.mask, grid=schema.grid, spacing_mm=schema.spacing_mm)
+                mask, origin = self._known_labels(placement.to_working(condition.mask)), "given"
+            else:
+                mask, origin = self._make_mask(asked, seed), "generated"
+        ready = replace(asked, mask=None if mask is None else self._padded(mask, image))
+        decoded = self._sample(image, ready, seed, "image")
+        if image.texture is not None and self.sampling.texture:
+            rng = torch_rng(*seed, "texture")
+            decoded = decoded + image.texture.sample(decoded, rng)
+        affine = schema.reference_affine if placement is None else placement.affine
+        native = Volume(self._native(decoded.numpy()), affine)
+        if placement is not None:
+            lowest = np.array([m.invert(np.zeros(1))[0] for m in schema.intensities])
+            native = placement.to_native(native, fill=float(lowest.min()))
+        native = native.replace(data=to_dtype(native.data, schema.dtype))
+        return Sample(native, self._output_mask(mask, condition, placement), asked, self._provenance(asked, seed, origin))
+
+    def _make_mask(self, asked: Condition, seed: Seed) -> Volume:
+        if self.model.mask is None:
+            raise ConditionError("this model needs a mask and has no mask part; give masks (--masks DIR)")
+        labels = self._sample(self.model.mask, replace(asked, mask=None), seed, "mask")
+        return Volume(labels.to(torch.uint8).numpy(), self._schema.reference_affine)
+
+    def _sample(self, part: PartModel, condition: Condition, seed: Seed, stream: str) -> Tensor:
+        """Return decoded pixels (channel, *grid) of one sample."""
+        grid = self._schema.grid
+        latent_grid = part.codec.latent_grid(grid)
+        process = part.flow.denoiser.process
+        rng = torch_rng(*seed, stream)
+        x = process.start((1, part.codec.channels, *latent_grid), rng)
+        sampler = self.sampling.sampler or part.part.sampler
+        times = process.grid(self.sampling.steps or part.part.steps, latent_grid)  # pyright: ignore[reportAttributeAccessIssue]
+        latents = sampler(self._guided(part, condition, latent_grid), times, x, rng)
+        return part.codec.decode(latents, grid=grid)[0]
+
+    def _guided(self, part: PartModel, condition: Condition, latent_grid: tuple[int, ...]) -> Guided:
+        conditioner, scales = part.flow.conditioner, self.guidance_of(part)
+        prefixes = conditioner.prefixes(condition)
+        levels = [scales.get(group, 1.0) for group, _ in prefixes[1:]]
+        window = Window.whole(latent_grid)
+        bound = []
+        for weight, (_, drop) in zip(_weights(levels), prefixes, strict=True):
+            # a prefix of weight 0 is never evaluated, so its ports are not worth encoding
+            ports = None if weight == 0.0 else conditioner([condition], window=window, drop=[drop])
+            bound.append(Bound(part.flow.denoiser, ports))  # pyright: ignore[reportArgumentType]
+        return Guided(bound, levels)
+
+    def guidance_of(self, part: PartModel) -> dict[str, float]:
+        """Return the guidance scale of each group that is not 1."""
+        given = self.sampling.guidance
+        groups = part.flow.conditioner.groups
+        if given is None:
+            return dict(part.part.guidance)
+        if isinstance(given, Mapping):
+            known = self.model.image.flow.conditioner.groups
+            for name in given:
+                if name not in known:
+                    raise ConfigError(f"guidance {name!r} is no condition of this model; {nearest(name, known)}")
+            return {name: float(value) for name, value in given.items() if name in groups}
+        return dict.fromkeys(groups, float(given))
+
+    def _known_labels(self, mask: Volume) -> Volume:
+        """Return the mask in the model's numbering 0..K, matched by name where the mask names its labels."""
+        schema = self._schema
+        names = schema.label_values
+        values = dict(mask.labels) if mask.labels else names
+        out = np.zeros(mask.data.shape, dtype=np.uint8)
+        known = {0}
+        for name, value in values.items():
+            if value == 0:
+                continue
+            if name not in names:
+                raise ConditionError(f"label {name!r} is unknown to the model; {nearest(name, names)}")
+            out[mask.data == value] = list(names).index(name) + 1
+            known.add(value)
+        strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - known)
+        if strange:
+            raise ConditionError(f"mask has label value {strange[0]}, the model knows {sorted(known)}; name or mend the labels")
+        return mask.replace(data=out, labels=None)
+
+    def _padded(self, mask: Volume, part: PartModel) -> Volume:
+        full = tuple(n * part.codec.stride for n in part.codec.latent_grid(mask.grid))
+        amounts = [(0, 0), *((0, n - size) for n, size in zip(full, mask.grid, strict=True))]
+        return mask.replace(data=np.pad(mask.data, amounts, mode="edge"))
+
+    def _output_mask(self, mask: Volume | None, condition: Condition, placement: Placement | None) -> Volume | None:
+        if mask is None:
+            return None
+        schema = self._schema
+        if placement is not None:  # the voxels that were given, not what resampling made of them
+            assert condition.mask is not None
+            return condition.mask if condition.mask.labels else condition.mask.replace(labels=schema.label_values)
+        table = np.array([0, *schema.label_values.values()])
+        kind = np.uint8 if table.max() < 256 else np.int16
+        return mask.replace(data=table[mask.data].astype(kind), labels=schema.label_values)
+
+    def _native(self, decoded: np.ndarray) -> np.ndarray:
+        maps = self._schema.intensities
+        return np.stack([maps[channel].invert(decoded[channel]) for channel in range(len(decoded))])
+
+    def _provenance(self, condition: Condition, seed: Seed, origin: MaskOrigin | None) -> Provenance:
+        part = self.model.image.part
+        sampler = self.sampling.sampler or part.sampler
+        asked: dict[str, object] = {"attributes": dict(condition.attributes)}
+        if condition.text is not None:
+            asked["text"] = condition.text
+        return Provenance(
+            case=f"syn_{seed.index:05d}",
+            seed=seed.seed,
+            index=seed.index,
+            attempt=seed.attempt,
+            model={"name": self.model.recipe.name, "sha256": self.model.sha256},
+            sampler=sampler.kind,
+            steps=self.sampling.steps or part.steps,
+            guidance=self.guidance_of(self.model.image),
+            mask_origin=origin,
+            environment=environment(),
+            software=software(),
+            condition=asked,
+        )
+
+    @property
+    def _schema(self):  # noqa: ANN202 - Schema, asserted
+        schema = self.model.recipe.schema
+        assert schema is not None, "a model folder always carries its schema"
+        return schema
+
+
+def _weights(scales: list[float]) -> list[float]:
+    full = [1.0, *scales, 0.0]
+    return [full[k] - full[k + 1] for k in range(len(full) - 1)]
+
+
+def environment() -> dict[str, str]:
+    """Return what bytes may depend on: torch, CPU instructions, dtype, device."""
+    return {
+        "torch": torch.__version__,
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "dtype": "float32",
+        "device": "cpu",
+    }
+
+
+def software() -> str:
+    """Return name and version of this package."""
+    try:
+        return f"synthvol {version('synthvol')}"
+    except PackageNotFoundError:
+        return "synthvol (not installed)"
+
+
+def bundled() -> dict[str, Path]:
+    """Return the models that ship with the package, by name."""
+    spec = find_spec("synth")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "assets"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/recipe.yaml"))}
+
+
+def load(model: str | Path) -> Generator:
+    """Return the generator of a model folder, or of a bundled model by its name.
+
+    Errors: CheckpointError when there is no such folder or name, or the folder is damaged.
+    """
+    path = Path(model)
+    if not path.exists() and str(model) in (names := bundled()):
+        path = names[str(model)]
+    if not path.is_dir():
+        raise CheckpointError(f"no model folder or bundled model {str(model)!r}; {nearest(str(model), bundled())}")
+    return Generator(read_model(path))
+
+
+def save(generator: Generator, folder: str | Path) -> str:
+    """Write the generator's model folder and return its sha256."""
+    return write_model(generator.model, folder, card=f"# {generator.model.recipe.name}\n\nSynthetic data. Not for diagnosis.\n")
