@@ -68,7 +68,9 @@ def read_recipe(folder: str | Path) -> Recipe:
     """Return the recipe of a model folder."""
     path = Path(folder) / RECIPE
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a model folder: {RECIPE} is missing; give a folder that `synth train` made")
+        raise CheckpointError(
+            f"{folder} is not a model folder: {RECIPE} is missing; give a folder that `synth train` made"
+        )
     return config.load(Recipe, path)
 
 

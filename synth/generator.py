@@ -101,7 +101,9 @@ class Generator:
             lowest = np.array([m.invert(np.zeros(1))[0] for m in schema.intensities])
             native = placement.to_native(native, fill=float(lowest.min()))
         native = native.replace(data=to_dtype(native.data, schema.dtype))
-        return Sample(native, self._output_mask(mask, condition, placement), asked, self._provenance(asked, seed, origin))
+        return Sample(
+            native, self._output_mask(mask, condition, placement), asked, self._provenance(asked, seed, origin)
+        )
 
     def _make_mask(self, asked: Condition, seed: Seed) -> Volume:
         if self.model.mask is None:
@@ -163,7 +165,9 @@ class Generator:
             known.add(value)
         strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - known)
         if strange:
-            raise ConditionError(f"mask has label value {strange[0]}, the model knows {sorted(known)}; name or mend the labels")
+            raise ConditionError(
+                f"mask has label value {strange[0]}, the model knows {sorted(known)}; name or mend the labels"
+            )
         return mask.replace(data=out, labels=None)
 
     def _padded(self, mask: Volume, part: PartModel) -> Volume:
@@ -261,4 +265,6 @@ def load(model: str | Path) -> Generator:
 
 def save(generator: Generator, folder: str | Path) -> str:
     """Write the generator's model folder and return its sha256."""
-    return write_model(generator.model, folder, card=f"# {generator.model.recipe.name}\n\nSynthetic data. Not for diagnosis.\n")
+    return write_model(
+        generator.model, folder, card=f"# {generator.model.recipe.name}\n\nSynthetic data. Not for diagnosis.\n"
+    )

@@ -111,7 +111,9 @@ def _open_nifti(path: Path):  # noqa: ANN202 - nibabel's own type
     try:
         return nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
     except Exception as error:
-        raise DataError(f"{path} cannot be read as NIfTI ({_first_line(error)}); check or copy the file again") from error
+        raise DataError(
+            f"{path} cannot be read as NIfTI ({_first_line(error)}); check or copy the file again"
+        ) from error
 
 
 def _nifti_affine(image) -> np.ndarray:  # noqa: ANN001
@@ -195,7 +197,9 @@ def _write_itk(volume: Volume, path: Path) -> None:
 
     data = volume.data if volume.spatial_dims == 3 else volume.data[..., None]
     array = data.transpose(0, 3, 2, 1)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(array, 0, -1) if len(array) > 1 else array[0]), isVector=len(array) > 1)
+    image = sitk.GetImageFromArray(
+        np.ascontiguousarray(np.moveaxis(array, 0, -1) if len(array) > 1 else array[0]), isVector=len(array) > 1
+    )
     affine = _LPS @ volume.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
@@ -208,7 +212,9 @@ def _write_itk(volume: Volume, path: Path) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({_first_line(error)}); free room or give another folder") from error
+        raise OutputError(
+            f"{path} cannot be written ({_first_line(error)}); free room or give another folder"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -51,9 +51,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.data.ndim not in (3, 4):
-            raise GeometryError(
-                f"volume data has shape {self.data.shape}; give (channel, i, j) or (channel, i, j, k)"
-            )
+            raise GeometryError(f"volume data has shape {self.data.shape}; give (channel, i, j) or (channel, i, j, k)")
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError(f"affine of shape {affine.shape} is not a finite 4x4 matrix; write one voxel -> mm")

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from synth.backbone.config import UNetConfig
 from synth.backbone.layers import Attention, ChannelNorm, Residual, conv, fourier, space_to_depth, zeroed
-from synth.ports import PortSpec, Ports
+from synth.ports import Ports, PortSpec
 
 
 class UNet(nn.Module):

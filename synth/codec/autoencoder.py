@@ -11,7 +11,6 @@ from synth.codec.base import Codec, blocks_of, pixels_of
 from synth.codec.config import AutoencoderConfig
 from synth.codec.patch_pca import PatchPCA, as_linear
 
-
 _POSTERIOR_PIXELS = 0.008
 """Root mean square, in mapped pixels, of the noise that the posterior starts with."""
 

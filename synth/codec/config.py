@@ -54,7 +54,9 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         block = self.in_channels * self.stride**self.spatial_dims
         if not 1 <= self.channels <= block:
-            raise ConfigError(f"autoencoder: channels is {self.channels}; a block has {block} values, give 1 to {block}")
+            raise ConfigError(
+                f"autoencoder: channels is {self.channels}; a block has {block} values, give 1 to {block}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,9 @@ class Conditioner(nn.Module):
         return torch.from_numpy(np.ascontiguousarray(condition.mask.data[0]))
 
 
-def draw_drops(count: int, config: ConditioningConfig, groups: Sequence[str], rng: torch.Generator) -> list[frozenset[str]]:
+def draw_drops(
+    count: int, config: ConditioningConfig, groups: Sequence[str], rng: torch.Generator
+) -> list[frozenset[str]]:
     """Draw training drop-out: shorter prefixes of `groups` with probability `drop`, then independent drops."""
     out: list[frozenset[str]] = []
     for _ in range(count):

@@ -31,10 +31,14 @@ class Attribute:
         try:
             number = float(value)
         except ValueError:
-            raise ConditionError(f"attribute {self.name}={value!r} is not a number; give {self.low} to {self.high}") from None
+            raise ConditionError(
+                f"attribute {self.name}={value!r} is not a number; give {self.low} to {self.high}"
+            ) from None
         slack = 1e-6 + 1e-3 * (self.high - self.low)
         if not self.low - slack <= number <= self.high + slack:
-            raise ConditionError(f"attribute {self.name}={value} is outside what the model saw; give {self.low} to {self.high}")
+            raise ConditionError(
+                f"attribute {self.name}={value} is outside what the model saw; give {self.low} to {self.high}"
+            )
         return number
 
 

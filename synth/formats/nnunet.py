@@ -35,13 +35,17 @@ def read_dataset(folder: str | Path) -> Dataset:
             raise DataError(f"{folder / 'dataset.json'} has no {key!r}; nnU-Net v2 needs it")
     ending = str(info["file_ending"])
     if ending not in SUFFIXES:
-        raise DataError(f"{folder / 'dataset.json'}: file_ending {ending!r} is not read; known are {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{folder / 'dataset.json'}: file_ending {ending!r} is not read; known are {', '.join(SUFFIXES)}"
+        )
     channels = tuple(str(info["channel_names"][key]) for key in sorted(info["channel_names"], key=int))
     names = _labels(info, folder)
     images = folder / "imagesTr"
     if not images.is_dir():
         raise DataError(f"{folder} has no imagesTr folder; put training images there")
-    ids = sorted({_case_of(path.name, ending) for path in images.iterdir() if path.name.endswith(ending) and path.name[0] != "."})
+    ids = sorted(
+        {_case_of(path.name, ending) for path in images.iterdir() if path.name.endswith(ending) and path.name[0] != "."}
+    )
     if not ids:
         raise DataError(f"{images} holds no <case>_0000{ending} files; check file_ending in dataset.json")
     rows = _read_rows(folder / "cases.csv")
@@ -137,7 +141,9 @@ def check_mask(mask: Volume, labels: Mapping[str, int], *, case: str) -> None:
     """Raise DataError when the mask of `case` has a value that is no label's."""
     strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - {0, *labels.values()})
     if strange:
-        raise DataError(f"mask of case {case!r} has value {strange[0]}, dataset.json knows {sorted(labels.values())}; mend one of them")
+        raise DataError(
+            f"mask of case {case!r} has value {strange[0]}, dataset.json knows {sorted(labels.values())}; mend one of them"
+        )
 
 
 class DatasetWriter:

@@ -31,9 +31,7 @@ def expand(t: "Tensor", like: "Tensor") -> "Tensor":
 class Process(Protocol):
     """A noising law, frozen and stateless."""
 
-    def start(
-        self, shape: tuple[int, ...], rng: "torch.Generator", source: "Tensor | None" = None
-    ) -> "Tensor": ...
+    def start(self, shape: tuple[int, ...], rng: "torch.Generator", source: "Tensor | None" = None) -> "Tensor": ...
 
     def corrupt(
         self, clean: "Tensor", t: "Tensor", rng: "torch.Generator", other: "Tensor | None" = None
@@ -82,9 +80,7 @@ class GaussianProcess(ABC):
         like = estimate.clean
         return expand(self.alpha_slope(t), like) * like + expand(self.sigma_slope(t), like) * estimate.noise
 
-    def start(
-        self, shape: tuple[int, ...], rng: "torch.Generator", source: "Tensor | None" = None
-    ) -> "Tensor":
+    def start(self, shape: tuple[int, ...], rng: "torch.Generator", source: "Tensor | None" = None) -> "Tensor":
         """Return the state at the noisiest time: pure noise, or `source` for processes that bridge from data."""
         import torch
 

@@ -36,7 +36,9 @@ class RectifiedFlow(GaussianProcess):
 
     def __post_init__(self) -> None:
         if self.shift <= 0 or self.scale <= 0 or self.weight_cap < 1:
-            raise ConfigError("rectified_flow: shift and scale are above 0 and weight_cap is at least 1; mend the recipe")
+            raise ConfigError(
+                "rectified_flow: shift and scale are above 0 and weight_cap is at least 1; mend the recipe"
+            )
 
     def alpha(self, t: "Tensor") -> "Tensor":
         """1 - t."""

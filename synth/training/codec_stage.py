@@ -108,7 +108,9 @@ def fit_texture(texture: Texture, codec: Codec, pixels: Pixels, *, volumes: int 
 
 
 @torch.no_grad()
-def cache_latents(codec: Codec, pixels: Pixels, folder: Path, *, report: Callable[[int, int], None] | None = None) -> None:
+def cache_latents(
+    codec: Codec, pixels: Pixels, folder: Path, *, report: Callable[[int, int], None] | None = None
+) -> None:
     """Write whitened mu of every training and hold-out case to folder/<case>.npy (float32); finished ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
     cases = [*pixels.prepared.split("train"), *pixels.prepared.split("holdout")]

@@ -126,7 +126,9 @@ def _check_codec(part: Part, channels: int, schema: Schema) -> None:
     if codec.in_channels != channels:
         raise ConfigError(f"codec.in_channels is {codec.in_channels}, the data has {channels}; give {channels}")
     if codec.spatial_dims != len(schema.grid):
-        raise ConfigError(f"codec.spatial_dims is {codec.spatial_dims}, the data is {len(schema.grid)}D; change the config")
+        raise ConfigError(
+            f"codec.spatial_dims is {codec.spatial_dims}, the data is {len(schema.grid)}D; change the config"
+        )
 
 
 def card(recipe: Recipe, prepared: Prepared) -> str:

@@ -67,7 +67,9 @@ def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Repor
         load_state(folder / "best", module=task.module, optimizer=optimizer, average=average)
         average.swap(task.module)
         return
-    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else "bf16", cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision="no" if config.precision == "fp32" else "bf16", cpu=not torch.cuda.is_available()
+    )
     first, best = 0, math.inf
     if has_state(folder / "last"):
         state = load_state(folder / "last", module=task.module, optimizer=optimizer, average=average)
@@ -80,7 +82,9 @@ def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Repor
             average.update(task.module, step)
             last = step + 1 == config.steps
             if not math.isfinite(figures["loss"]):
-                raise SynthError(f"stage {task.name}: the loss is {figures['loss']} at step {step}; lower fit.learning_rate")
+                raise SynthError(
+                    f"stage {task.name}: the loss is {figures['loss']} at step {step}; lower fit.learning_rate"
+                )
             if step % config.log_every == 0 or last:
                 log.write({"step": step, **figures}, time.perf_counter() - started)
             if (step + 1) % config.validate_every == 0 or last:
@@ -88,17 +92,27 @@ def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Repor
                 if score <= best:
                     best = score
                     save_state(
-                        folder / "best", module=task.module, optimizer=optimizer, average=average, state={"step": step + 1, "best": best}
+                        folder / "best",
+                        module=task.module,
+                        optimizer=optimizer,
+                        average=average,
+                        state={"step": step + 1, "best": best},
                     )
             if report is not None:
                 report(step + 1, config.steps, figures)
             if (step + 1) % config.checkpoint_every == 0 or last or stopped():
                 log.flush()
                 save_state(
-                    folder / "last", module=task.module, optimizer=optimizer, average=average, state={"step": step + 1, "best": best}
+                    folder / "last",
+                    module=task.module,
+                    optimizer=optimizer,
+                    average=average,
+                    state={"step": step + 1, "best": best},
                 )
             if stopped() and not last:
-                raise Interrupted(f"stage {task.name} stopped at step {step + 1} of {config.steps}; run again to resume")
+                raise Interrupted(
+                    f"stage {task.name} stopped at step {step + 1} of {config.steps}; run again to resume"
+                )
     (folder / "done.json").write_text(json.dumps({"steps": config.steps, "best": best}))
     load_state(folder / "best", module=task.module, optimizer=optimizer, average=average)
     average.swap(task.module)

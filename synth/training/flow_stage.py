@@ -37,15 +37,21 @@ class Latents:
             self._cache[case.case] = torch.from_numpy(np.load(self.folder / f"{case.case}.npy"))
         return self._cache[case.case]
 
-    def batch(self, cases: Sequence[PreparedCase], origins: Sequence[tuple[int, ...]], grid: tuple[int, ...]) -> LatentBatch:
+    def batch(
+        self, cases: Sequence[PreparedCase], origins: Sequence[tuple[int, ...]], grid: tuple[int, ...]
+    ) -> LatentBatch:
         """Return windows of `grid` latent voxels at `origins` of `cases`, with their conditions."""
         clean, conditions = [], []
         for case, origin in zip(cases, origins, strict=True):
             latents = self.of(case)
             clean.append(latents[(slice(None), *(slice(o, o + n) for o, n in zip(origin, grid, strict=True)))])
-            conditions.append(Condition(mask=self._mask(case, origin, grid), text=case.text, attributes=case.attributes))
+            conditions.append(
+                Condition(mask=self._mask(case, origin, grid), text=case.text, attributes=case.attributes)
+            )
         full = torch.tensor([tuple(self.of(case).shape[1:]) for case in cases], dtype=torch.float32)
-        return LatentBatch(torch.stack(clean), conditions, Window(grid, torch.tensor(origins, dtype=torch.float32), full))
+        return LatentBatch(
+            torch.stack(clean), conditions, Window(grid, torch.tensor(origins, dtype=torch.float32), full)
+        )
 
     def _mask(self, case: PreparedCase, origin: tuple[int, ...], grid: tuple[int, ...]) -> Volume | None:
         if not self.masks:

@@ -18,7 +18,12 @@ from synth.training.ema import MovingAverage
 
 
 def save_state(
-    folder: Path, *, module: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage, state: dict[str, object]
+    folder: Path,
+    *,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+    state: dict[str, object],
 ) -> None:
     """Write a checkpoint folder atomically."""
     partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")

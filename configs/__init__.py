@@ -1,0 +1,1 @@
+"""Recipes, complete and flat; name = modality-anatomy-process-size."""

@@ -1,0 +1,127 @@
+"""synth info: what is this model, dataset, volume or report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Describe a model (folder or bundled name), prepared folder, dataset, generated set, report or volume."""
+
+    thing: Annotated[str, tyro.conf.Positional]
+    """What to describe."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Print the description."""
+        import json
+
+        facts = describe(self.thing)
+        if self.json:
+            print(json.dumps(facts, indent=1))
+            return 0
+        width = max(len(name) for name in facts)
+        for name, value in facts.items():
+            print(f"{name:<{width}}  {value}")
+        return 0
+
+
+def describe(thing: str) -> dict[str, object]:
+    """Return facts by name. Errors: DataError when it is nothing known."""
+    from synth.errors import DataError
+    from synth.generator import bundled
+
+    path = Path(thing)
+    if path.is_file():
+        return _volume(path)
+    folder = path if path.is_dir() else bundled().get(thing)
+    if folder is None:
+        raise DataError(f"{thing} is no file, folder or bundled model; bundled are {', '.join(bundled()) or 'none'}")
+    if (folder / "recipe.yaml").is_file():
+        return _model(folder)
+    if (folder / "prepared.yaml").is_file():
+        return _prepared(folder)
+    if (folder / "report.json").is_file():
+        return _report(folder)
+    return _dataset(folder)
+
+
+def _volume(path: Path) -> dict[str, object]:
+    from synth.io import read
+
+    volume = read(path)
+    return {
+        "kind": "volume",
+        "grid": volume.grid,
+        "channels": volume.channels,
+        "spacing (mm)": tuple(round(s, 5) for s in volume.spacing_mm),
+        "type": str(volume.data.dtype),
+        "range": (float(volume.data.min()), float(volume.data.max())),
+    }
+
+
+def _model(folder: Path) -> dict[str, object]:
+    from synth.checkpoint import read_model
+
+    model = read_model(folder)
+    schema = model.recipe.schema
+    assert schema is not None
+    return {
+        "kind": "model",
+        "name": model.recipe.name,
+        "sha256": model.sha256,
+        "population": schema.population,
+        "grid": schema.grid,
+        "spacing (mm)": schema.spacing_mm,
+        "channels": schema.channels,
+        "labels": {label.name: label.value for label in schema.labels},
+        "attributes": {a.name: list(a.levels) if a.levels else [a.low, a.high] for a in schema.attributes},
+        "makes its own masks": model.mask is not None,
+        "default steps": model.recipe.image.steps,
+        "parameters": sum(t.numel() for part in model.parts().values() for t in part.tensors().values()),
+    }
+
+
+def _prepared(folder: Path) -> dict[str, object]:
+    from synth.data.preparation import what_it_can_show
+    from synth.data.prepared import Prepared
+
+    prepared = Prepared.load(folder)
+    schema = prepared.schema
+    facts: dict[str, object] = {
+        "kind": "prepared data",
+        "population": schema.population,
+        "cases": len(prepared.cases),
+        "grid": schema.grid,
+        "spacing (mm)": schema.spacing_mm,
+        "labels": [label.name for label in schema.labels],
+        "attributes": [attribute.name for attribute in schema.attributes],
+    }
+    return {**facts, **dict(what_it_can_show(prepared))}
+
+
+def _report(folder: Path) -> dict[str, object]:
+    import json
+
+    report = json.loads((folder / "report.json").read_text())
+    verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
+    figures = {name: value["value"] for name, value in report["metrics"].items()}
+    return {"kind": "report", "population": report["population"], **verdicts, **figures}
+
+
+def _dataset(folder: Path) -> dict[str, object]:
+    from synth.formats import read
+
+    dataset = read(folder)
+    return {
+        "kind": "synthetic dataset" if (folder / "manifest.jsonl").is_file() else "dataset",
+        "layout": "nnU-Net v2 raw",
+        "cases": len(dataset.cases),
+        "channels": dataset.channels,
+        "labels": dataset.label_values,
+        "population": dataset.population or "not stated",
+    }

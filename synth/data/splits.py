@@ -1,0 +1,70 @@
+"""Patient-level splits: every case of a patient lies on one side, overlapping crops included."""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from synth.data.dataset import Case
+from synth.data.prepared import Split
+from synth.errors import ConfigError, DataError
+from synth.rng import numpy_rng
+
+
+def patients_of(cases: Sequence[Case], rule: str | None) -> tuple[dict[str, str], bool]:
+    """Return case -> patient, and whether that was assumed.
+
+    rule   None: the dataset's own patient column, else each case its own (assumed); "each"; a CSV with
+           columns case, patient; or a regular expression whose first group names the patient
+    """
+    if rule is None:
+        if all(case.patient for case in cases):
+            return {case.id: str(case.patient) for case in cases}, False
+        return {case.id: case.id for case in cases}, True
+    if rule == "each":
+        return {case.id: case.id for case in cases}, False
+    if rule.endswith(".csv"):
+        return _from_table(cases, Path(rule)), False
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise ConfigError(
+            f"--patients {rule!r} is no regular expression ({error}); mend it, or give each or a CSV"
+        ) from error
+    out: dict[str, str] = {}
+    for case in cases:
+        match = pattern.search(case.id)
+        if match is None or not match.groups() or not match.group(1):
+            raise ConfigError(
+                f"--patients {rule!r} finds no patient in case {case.id!r}; give a pattern with one (group)"
+            )
+        out[case.id] = match.group(1)
+    return out, False
+
+
+def _from_table(cases: Sequence[Case], path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a CSV with columns case, patient")
+    with path.open(newline="") as file:
+        rows = {row.get("case", ""): row.get("patient", "") for row in csv.DictReader(file)}
+    for case in cases:
+        if not rows.get(case.id):
+            raise DataError(f"{path} names no patient for case {case.id!r}; add a line")
+    return {case.id: str(rows[case.id]) for case in cases}
+
+
+def split_patients(patients: Mapping[str, str], *, holdout: float, test: float, seed: int) -> dict[str, Split]:
+    """Return case -> split; shares are of patients, each side gets at least one where there are three or more.
+
+    One or two patients: all train, since nothing can then be judged apart.
+    """
+    if not (0 <= holdout < 1 and 0 <= test < 1 and holdout + test < 1):
+        raise ConfigError(f"--holdout {holdout} and --test {test} are shares that leave some for training")
+    names = sorted(set(patients.values()))
+    order = [names[i] for i in numpy_rng(seed, "split").permutation(len(names))]
+    held = max(round(holdout * len(names)), 1) if holdout and len(names) >= 3 else 0
+    tested = max(round(test * len(names)), 1) if test and len(names) >= 3 else 0
+    sides: dict[str, Split] = {}
+    for number, name in enumerate(order):
+        sides[name] = "holdout" if number < held else "test" if number < held + tested else "train"
+    return {case: sides[patient] for case, patient in patients.items()}
