@@ -53,9 +53,7 @@ class Cohort:
         from synth.simulate.template import template
 
         template()
-        if self.overwrite:
-            _remove_cohort(self.out)
-        self._claim()
+        self._claim(cleared=self.overwrite and _remove_cohort(self.out))
         rows = {index: row for index in range(self.count) if (row := _finished(self.out, index)) is not None}
         missing = [index for index in range(self.count) if index not in rows]
         if missing:
@@ -69,19 +67,20 @@ class Cohort:
         print(f"{self.count} subjects in {self.out} ({len(missing)} new)")
         return 0
 
-    def _claim(self) -> None:
-        """Make sure that the folder is empty or holds this cohort, no larger than asked."""
+    def _claim(self, *, cleared: bool) -> None:
+        """Make sure that the folder is empty, just cleared or holds this cohort, no larger than asked."""
         from synth.io import write_bytes
         from synth.simulate.cohort import COHORT_VERSION
 
         request = self.out / "request.json"
         asked = json.dumps({"simulator": f"brain {COHORT_VERSION}", "seed": self.seed}).encode()
         mend = "give another --out" if self.overwrite else "give another --out or pass --overwrite"
-        if self.out.exists() and not self.out.is_dir():
-            raise OutputError(f"{self.out} is a file; give another --out")
+        for place in (self.out, *self.out.parents):
+            if place.is_file():
+                raise OutputError(f"{place} is a file; give another --out")
         if request.is_file() and request.read_bytes() != asked:
             raise OutputError(f"{self.out} holds another cohort than seed {self.seed} of this simulator; {mend}")
-        if not request.is_file() and self.out.is_dir() and any(self.out.iterdir()):
+        if not (cleared or request.is_file()) and self.out.is_dir() and any(self.out.iterdir()):
             raise OutputError(f"{self.out} is not empty and holds no cohort; give another --out")
         for partial in self.out.glob("*/.*.partial"):
             partial.unlink()
@@ -125,8 +124,8 @@ def case_name(index: int) -> str:
 def _paths(folder: Path, index: int) -> tuple[Path, Path, Path, Path]:
     """Return where image, mask, truth and record of a subject lie."""
     case = case_name(index)
-    volumes = (folder / "imagesTr" / f"{case}_0000.nii.gz", *(folder / f / f"{case}.nii.gz" for f in _FOLDERS[1:3]))
-    return (*volumes, folder / "records" / f"{case}.json")
+    image, mask, truth = (folder / name / f"{case}.nii.gz" for name in _FOLDERS[:3])
+    return image.with_name(f"{case}_0000.nii.gz"), mask, truth, folder / "records" / f"{case}.json"
 
 
 def _finished(folder: Path, index: int) -> Row | None:
@@ -195,10 +194,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _remove_cohort(folder: Path) -> None:
-    """Delete what a cohort consists of and nothing else, so that a mistaken --out loses no other file."""
-    if not (folder / "request.json").is_file() or "simulator" not in (folder / "request.json").read_text():
-        return
+def _remove_cohort(folder: Path) -> bool:
+    """Delete what a cohort consists of and nothing else (a mistaken --out loses no file); False where there is none."""
+    if not (folder / "request.json").is_file() or b"simulator" not in (folder / "request.json").read_bytes():
+        return False
     for name in _FOLDERS:
         for path in (folder / name).glob("sim_*"):
             path.unlink()
@@ -206,3 +205,4 @@ def _remove_cohort(folder: Path) -> None:
             (folder / name).rmdir()
     for name in ("dataset.json", "cases.csv", "request.json"):
         (folder / name).unlink(missing_ok=True)
+    return True

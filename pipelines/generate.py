@@ -27,6 +27,8 @@ class Generate:
     """What the images should show, in words."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Attributes, name=value (repeatable)."""
+    spread: str | None = None
+    """A categorical attribute whose levels the samples take in turn."""
     seed: int = 0
     """Sample i has the seed (SEED, i, attempt)."""
     steps: int | None = None
@@ -53,15 +55,16 @@ class Generate:
             raise ConfigError(f"--steps is {self.steps}; give at least 1")
         shard, shards = self._shard()
         job = Job(
-            self.model,
-            str(self.out),
-            self.text,
-            self.set,
-            self.seed,
-            self.steps,
-            self.sampler,
-            self.guidance,
-            mask_files(self.masks),
+            model=self.model,
+            out=str(self.out),
+            text=self.text,
+            set=self.set,
+            spread=self.spread,
+            seed=self.seed,
+            steps=self.steps,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            masks=mask_files(self.masks),
         )
         worker = Worker(job)
         worker.check()
@@ -109,7 +112,7 @@ class Generate:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What one worker process needs to make any sample of the set; plain values only."""
 
@@ -117,6 +120,7 @@ class Job:
     out: str
     text: str | None
     set: tuple[str, ...]
+    spread: str | None
     seed: int
     steps: int | None
     sampler: str | None
@@ -155,11 +159,11 @@ class Worker:
 
     def check(self) -> None:
         """Refuse unknown attributes before anything is written."""
-        self.schema.check_attributes(self.attributes())
+        self.schema.check_attributes(self.attributes(0))
 
-    def attributes(self) -> dict[str, str | float | int]:
-        """Return the asked attributes, numbers as numbers."""
-        from synth.errors import ConfigError
+    def attributes(self, index: int) -> dict[str, str | float | int]:
+        """Return the attributes asked of sample `index`."""
+        from synth.errors import ConditionError, ConfigError, nearest
 
         out: dict[str, str | float | int] = {}
         for pair in self.job.set:
@@ -167,6 +171,13 @@ class Worker:
             if not equals:
                 raise ConfigError(f"--set {pair!r} has no value; write name=value")
             out[name] = value
+        if self.job.spread is not None:
+            levels = {a.name: a.levels for a in self.schema.attributes if a.kind == "categorical"}
+            if self.job.spread not in levels:
+                hint = nearest(self.job.spread, levels)
+                raise ConditionError(f"--spread {self.job.spread!r} is no categorical attribute of the model; {hint}")
+            choices = levels[self.job.spread]
+            out[self.job.spread] = choices[index % len(choices)]
         return out
 
     def request(self) -> dict[str, object]:
@@ -178,6 +189,7 @@ class Worker:
             "model": self.generator.model.sha256,
             "text": self.job.text,
             "set": list(self.job.set),
+            "spread": self.job.spread,
             "seed": self.job.seed,
             "steps": self.job.steps,
             "sampler": self.job.sampler,
@@ -199,7 +211,7 @@ class Worker:
         if self.job.masks:
             path, labels = self.job.masks[index % len(self.job.masks)]
             mask = read(path, labels=dict(labels) or self.schema.label_values)
-        ask = Condition(mask=mask, text=self.job.text, attributes=self.attributes())
+        ask = Condition(mask=mask, text=self.job.text, attributes=self.attributes(index))
         sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
         assert sample.mask is not None
         files = self.writer.add(sample.provenance.case, sample.image, sample.mask)

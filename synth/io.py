@@ -1,27 +1,53 @@
-"""Volumes on disk: NIfTI through nibabel, NRRD and MetaImage through SimpleITK. Geometry is kept exactly.
+"""Volumes on disk: NIfTI (headers by nibabel), NRRD and MetaImage (by SimpleITK). Geometry is kept exactly.
 
 In memory everything is RAS+. NIfTI: the sform counts where its code is above 0, else the qform, else the
-pixel sizes. ITK formats are LPS: their affine is turned by diag(-1, -1, 1, 1).
-Files are written beside their place and swapped in, so that a kill or a full disk leaves no half file.
+pixel sizes alone; lengths in metres or micrometres become millimetres. ITK formats are LPS: their affine
+is turned by diag(-1, -1, 1, 1). A third axis of one voxel is dropped: a file of one slice is a 2D volume,
+whose plane may lie anywhere. Files are written beside their place and swapped in, so that a kill or a
+full disk leaves no half file. This module knows no dataset layout.
 """
 
 import errno
+import hashlib
 import os
+import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from synth.errors import DataError, GeometryError, OutputError
 from synth.volume import Volume
 
+if TYPE_CHECKING:
+    import SimpleITK
+
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_AGAIN = "check or copy the file again"
+
+
+class Header(NamedTuple):
+    """What a file says of its voxels: grid, number of channels, affine (4, 4) RAS+, type in memory."""
+
+    grid: tuple[int, ...]
+    channels: int
+    affine: np.ndarray
+    dtype: np.dtype[Any]
+
+    def outline(self) -> Volume:
+        """Return a volume of this geometry whose voxels take no memory."""
+        return Volume(np.broadcast_to(np.zeros((), dtype=self.dtype), (self.channels, *self.grid)), self.affine)
 
 
 def suffix_of(path: str | Path) -> str:
-    """Return the volume suffix of `path`; DataError names the known ones."""
+    """Return the volume suffix of `path`; DataError names the known ones.
+
+    >>> suffix_of("case.NII.GZ")
+    '.nii.gz'
+    """
     name = Path(path).name.lower()
     for suffix in SUFFIXES:
         if name.endswith(suffix):
@@ -29,194 +55,203 @@ def suffix_of(path: str | Path) -> str:
     raise DataError(f"{path} is no volume by its suffix; known are {', '.join(SUFFIXES)}")
 
 
-def read(path: str | Path, *, labels: Mapping[str, int] | None = None) -> Volume:
-    """Return the volume of a file; with `labels` (name -> value) it is a mask.
+def read(path: str | Path, *, labels: Mapping[str, int] | None = None, finite: bool = True) -> Volume:
+    """Return the volume of a file; with `labels` (name -> value) it is a mask of whole numbers.
 
-    Floats come as float32, whole numbers keep their type; a NIfTI scale (scl_slope, scl_inter) is applied.
-    Errors: DataError for missing, truncated or unreadable files and voxels that are no numbers;
-    GeometryError for sheared axes.
+    Floats come as float32, whole numbers keep their type; a NIfTI scale (scl_slope, scl_inter) is applied:
+    value = slope x stored + inter. `finite=False` lets NaN and infinite voxels through.
+    Errors: DataError for missing, truncated or unreadable files, voxels that are no numbers, masks with
+    fractions; GeometryError for sheared or singular axes.
     """
     path = Path(path)
-    suffix = suffix_of(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path")
-    volume = _read_nifti(path) if suffix.startswith(".nii") else _read_itk(path)
-    if volume.sheared:
-        raise GeometryError(f"{path} has sheared axes; resample it to an orthogonal grid first")
-    if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
-        bad = int((~np.isfinite(volume.data)).sum())
-        raise DataError(f"{path} has {bad} voxels that are NaN or infinite; replace them before use")
-    return volume if labels is None else volume.replace(labels=labels)
+    nifti = _known_file(path).startswith(".nii")
+    data, affine = _read_nifti(path) if nifti else _read_itk(path)
+    if data.dtype.kind not in "biuf":
+        raise DataError(f"{path} has voxels of type {data.dtype}; write real numbers")
+    if data.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            data = data.astype(np.float32, copy=False)
+        if finite and not np.isfinite(data).all():
+            bad = int((~np.isfinite(data)).sum())
+            raise DataError(f"{path} has {bad} voxels that are NaN or infinite; replace them before use")
+    volume = _placed(data, affine, path)
+    return volume if labels is None else volume.replace(data=_whole(volume.data, path), labels=labels)
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Return (grid, affine) of a file without its voxels where the format allows."""
+def read_header(path: str | Path) -> Header:
+    """Return grid, channels, affine and type of a file without reading its voxels. Errors: as `read`."""
     path = Path(path)
-    if not suffix_of(path).startswith(".nii"):
-        volume = read(path)
-        return volume.grid, volume.affine
-    image = _open_nifti(path)
-    shape = tuple(int(n) for n in image.shape)
-    return _squeezed(shape), _nifti_affine(image)
-
-
-def write(volume: Volume, path: str | Path) -> None:
-    """Write a volume atomically; equal volumes give equal bytes. Errors: OutputError when it cannot be written."""
-    path = Path(path)
-    suffix = suffix_of(path)
-    if volume.data.dtype == np.bool_ or volume.data.dtype == np.float64:
-        volume = volume.replace(data=volume.data.astype(np.uint8 if volume.data.dtype == np.bool_ else np.float32))
-    if suffix.startswith(".nii"):
-        content = _nifti_bytes(volume)
-        write_bytes(path, _gzip(content) if suffix == ".nii.gz" else content)
+    if _known_file(path).startswith(".nii"):
+        raw = _bytes_of(path, _head)
+        plan = _NiftiPlan.of(raw, path)
+        grid, channels, affine = plan.grid, plan.channels, plan.affine
+        dtype = np.dtype(np.float32) if plan.scale else plan.dtype.newbyteorder("=")
     else:
-        _write_itk(volume, path)
+        grid, channels, affine, dtype = _itk_header(path)
+    dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
+    header = Header(grid[:2] if grid[2:] == (1,) else grid, channels, affine, dtype)
+    _placed(header.outline().data, affine, path)
+    return header
+
+
+def write(volume: Volume, path: str | Path) -> str:
+    """Write a volume atomically and return the file's sha256; equal volumes give equal bytes.
+
+    Truth values are stored as uint8, float16 and float64 as float32; other types stay. Channels of a NIfTI
+    file are a vector (fifth axis). Errors: OutputError when it cannot be written, GeometryError for sheared axes.
+    """
+    path = Path(path)
+    try:
+        suffix = suffix_of(path)
+    except DataError as error:
+        raise OutputError(str(error)) from None
+    if volume.sheared:
+        raise GeometryError(f"{path} would have sheared axes; resample the volume with Volume.resample_to first")
+    kind = volume.data.dtype
+    if kind.kind not in "biuf":
+        raise OutputError(f"{path} cannot hold voxels of type {kind}; give whole numbers or floats")
+    stored = np.dtype(np.uint8 if kind.kind == "b" else np.float32 if kind.kind == "f" else kind.newbyteorder("="))
+    data = volume.data.astype(stored, copy=False)
+    data = data if volume.spatial_dims == 3 else data[..., None]
+    if suffix not in (".nii", ".nii.gz"):
+        return _write_itk(data, volume.affine, path)
+    head = _nifti_head(data, volume.affine, path)
+    if suffix == ".nii.gz":
+        content = _gzip(head, data)
+    else:
+        content = b"".join([head, *(_slab(data, *span) for span in _spans(data))])
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes atomically: all of them, or nothing and an OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
+    _swap_in(path, lambda partial: partial.write_bytes(content))
+
+
+def _known_file(path: Path) -> str:
+    suffix = suffix_of(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; check the path")
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give a volume file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); copy the file again")
+    return suffix
+
+
+def _placed(data: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
+    """Return the volume, 2D where it is one slice; geometry faults name the file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        volume = Volume(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data, affine)
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from None
+    if volume.sheared:
+        raise GeometryError(f"{path} has sheared axes; resample it to an orthogonal grid first")
+    return volume
+
+
+def _whole(data: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask's voxels as whole numbers."""
+    if data.dtype.kind != "f":
+        return data
+    rounded = np.rint(data)
+    if not np.array_equal(rounded, data):
+        strange = float(data[rounded != data].flat[0])
+        raise DataError(f"{path} is no mask: it holds {strange:g}; give whole label values (resample by nearest neighbour)")
+    if np.abs(rounded).max(initial=0) >= 2**31:
+        raise DataError(f"{path} is no mask: it holds {float(np.abs(rounded).max()):g}; give label values below 2^31")
+    return rounded.astype(np.result_type(np.min_scalar_type(int(rounded.min())), np.min_scalar_type(int(rounded.max()))))
+
+
+def _swap_in(path: Path, make: Callable[[Path], object], *, folder: bool = False) -> None:
+    """Let `make` write a draft, then move it to `path`; with `folder` the draft keeps its suffix, inside a folder."""
+    draft = path.with_name(f".{path.name}.partial")
+    partial = draft / path.name if folder else draft
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        make(partial)
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        why = "the disk is full" if full else getattr(error, "strerror", None) or _last_line(error)
         raise OutputError(f"{path} cannot be written ({why}); free room or give another folder") from error
+    finally:
+        if folder:
+            shutil.rmtree(draft, ignore_errors=True)
+        elif draft.is_file():
+            draft.unlink()
+
+# --- NRRD and MetaImage ----------------------------------------------------------------------------------------------
 
 
-def compressor() -> str:
-    """Return what gzip members are made with; equal bytes need equal compressors."""
+def _itk_affine(source: "SimpleITK.Image | SimpleITK.ImageFileReader", components: int, path: Path) -> np.ndarray:
+    dims = source.GetDimension()
+    if dims not in (2, 3, 4) or (dims == 4 and components > 1):
+        raise DataError(f"{path} has {dims} axes; give 2D or 3D volumes, or one further axis of channels")
+    space = min(dims, 3)
+    direction = np.array(source.GetDirection()).reshape(dims, dims)[:space, :space]
+    affine = np.eye(4)
+    affine[:space, :space] = direction * np.array(source.GetSpacing())[:space]
+    affine[:space, 3] = source.GetOrigin()[:space]
+    return _LPS @ affine
+
+
+def _itk_header(path: Path) -> tuple[tuple[int, ...], int, np.ndarray, np.dtype[Any]]:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        import isal.igzip_lib  # noqa: F401
-    except ImportError:
-        return f"zlib {zlib.ZLIB_RUNTIME_VERSION} level 1"
-    return "isal level 1"
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read ({_last_line(error)}); {_AGAIN}") from error
+    size, count, dims = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetDimension()
+    affine = _itk_affine(reader, count, path)
+    one = sitk.Image([1] * min(dims, 3), reader.GetPixelID(), count if count > 1 else 0)
+    return tuple(size[:3]), size[3] if dims == 4 else count, affine, sitk.GetArrayFromImage(one).dtype
 
 
-def _gzip(content: bytes) -> bytes:
-    """Return a gzip member without name or time, so that equal content gives equal bytes."""
-    try:
-        from isal import igzip_lib
-    except ImportError:
-        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-        return packer.compress(content) + packer.flush()
-    return igzip_lib.compress(content, level=1, flag=igzip_lib.COMP_GZIP)
-
-
-def _open_nifti(path: Path):  # noqa: ANN202 - nibabel's own type
-    import nibabel
-
-    try:
-        return nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as NIfTI ({_first_line(error)}); check or copy the file again"
-        ) from error
-
-
-def _nifti_affine(image) -> np.ndarray:  # noqa: ANN001
-    header = image.header
-    if int(header["sform_code"]) > 0:
-        return header.get_sform()
-    return header.get_qform() if int(header["qform_code"]) > 0 else header.get_base_affine()
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    grid = shape[:3]
-    return grid[:2] if len(grid) == 3 and grid[2] == 1 else grid
-
-
-def _read_nifti(path: Path) -> Volume:
-    image = _open_nifti(path)
-    affine = _nifti_affine(image)
-    try:
-        if image.get_data_dtype().fields is not None:
-            raise DataError(f"{path} is an RGB volume; split it into channels first")
-        slope, inter = image.dataobj.slope, image.dataobj.inter
-        data = np.asarray(image.dataobj.get_unscaled())
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is truncated or damaged ({_first_line(error)}); copy the file again") from error
-    if (slope, inter) != (1.0, 0.0):
-        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
-    if data.dtype.kind == "f":
-        data = data.astype(np.float32)
-    data = data.astype(data.dtype.newbyteorder("="))
-    data = data.reshape(data.shape + (1,) * (3 - data.ndim))
-    channels = data.reshape(*data.shape[:3], -1)
-    channels = np.ascontiguousarray(np.moveaxis(channels, -1, 0))
-    return Volume(channels[..., 0] if channels.shape[3] == 1 else channels, affine)
-
-
-def _nifti_bytes(volume: Volume) -> bytes:
-    import nibabel
-
-    data = volume.data if volume.spatial_dims == 3 else volume.data[..., None]
-    data = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
-    image = nibabel.Nifti1Image(np.asarray(data), volume.affine)  # pyright: ignore[reportPrivateImportUsage]
-    image.set_sform(volume.affine, code=1)
-    image.set_qform(volume.affine, code=1)
-    image.header.set_xyzt_units("mm")
-    image.header["scl_slope"], image.header["scl_inter"] = np.nan, np.nan
-    header = bytearray(image.header.binaryblock)
-    header[108:112] = np.float32(352).tobytes()  # vox_offset: 348 bytes of header and 4 of empty extension
-    return bytes(header) + b"\0\0\0\0" + np.asarray(data).tobytes(order="F")
-
-
-def _read_itk(path: Path) -> Volume:
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk
 
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise DataError(f"{path} cannot be read ({_first_line(error)}); check or copy the file again") from error
-    dims = image.GetDimension()
-    if dims not in (2, 3):
-        raise DataError(f"{path} has {dims} axes; 2D and 3D volumes are read")
-    affine = np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(dims, dims)
-    affine[:dims, :dims] = direction * np.array(image.GetSpacing())
-    affine[:dims, 3] = image.GetOrigin()
+        raise DataError(f"{path} cannot be read ({_last_line(error)}); {_AGAIN}") from error
+    components = image.GetNumberOfComponentsPerPixel()
+    affine = _itk_affine(image, components, path)
     data = sitk.GetArrayFromImage(image)
-    vector = image.GetNumberOfComponentsPerPixel() > 1
-    data = np.moveaxis(data, -1, 0) if vector else data[None]
-    data = np.ascontiguousarray(data.transpose(0, *range(dims, 0, -1)))
-    if data.dtype == np.float64:
-        data = data.astype(np.float32)
-    affine = _LPS @ affine
-    if dims == 3 and data.shape[3] == 1:
-        data = data[..., 0]
-    return Volume(data, affine)
+    if components > 1:
+        data = np.moveaxis(data, -1, 0)
+    elif image.GetDimension() < 4:
+        data = data[None]
+    return np.ascontiguousarray(data.transpose(0, *range(data.ndim - 1, 0, -1))), affine
 
 
-def _write_itk(volume: Volume, path: Path) -> None:
+def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
     import SimpleITK as sitk
 
-    data = volume.data if volume.spatial_dims == 3 else volume.data[..., None]
-    array = data.transpose(0, 3, 2, 1)
-    image = sitk.GetImageFromArray(
-        np.ascontiguousarray(np.moveaxis(array, 0, -1) if len(array) > 1 else array[0]), isVector=len(array) > 1
-    )
-    affine = _LPS @ volume.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    partial = path.with_name(f".partial.{path.name}")
+    array = np.ascontiguousarray(data.transpose(3, 2, 1, 0) if len(data) > 1 else data[0].transpose(2, 1, 0))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        image = sitk.GetImageFromArray(array, isVector=len(data) > 1)
+    except (KeyError, TypeError) as error:
+        raise OutputError(f"{path} cannot hold voxels of type {data.dtype}; give whole numbers or float32") from error
+    turned = _LPS @ affine
+    spacing = np.linalg.norm(turned[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((turned[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(turned[:3, 3].tolist())
+    digest: list[str] = []
+
+    def make(partial: Path) -> None:
         sitk.WriteImage(image, str(partial), True)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written ({_first_line(error)}); free room or give another folder"
-        ) from error
+        digest.append(hashlib.sha256(partial.read_bytes()).hexdigest())
+
+    _swap_in(path, make, folder=True)
+    return digest[0]
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -140,10 +140,10 @@ def _overlap(maps: Tensor) -> float:
 
 def _truth(fractions: np.ndarray, contrast: str, lesion_contrast: str, rng: np.random.Generator) -> np.ndarray:
     means = np.array(_MEANS[contrast]) * rng.uniform(0.96, 1.04, size=3)
-    lesion = _LESION.get(lesion_contrast, {}).get(contrast, means[2]) * rng.uniform(0.97, 1.03)
+    lesion = _LESION.get(lesion_contrast, {}).get(contrast, float(means[2])) * rng.uniform(0.97, 1.03)
     signal = np.tensordot(np.array([*means, lesion], dtype=np.float32), fractions[:4], axes=1)
     signal = signal + _TEXTURE[contrast] * fractions[4]
-    bias = np.exp(0.05 * random_field(GRID, 40.0, SPACING_MM, rng)).clip(0.88, 1.12)
+    bias = np.clip(np.exp(0.05 * random_field(GRID, 40.0, SPACING_MM, rng)), 0.88, 1.12)
     return np.clip(signal * bias, 0.0, None).astype(np.float32)
 
 

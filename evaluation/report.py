@@ -1,0 +1,136 @@
+"""The report: figures with what they rest on, verdicts in words, as JSON and as one offline page."""
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from evaluation.pictures import data_uri
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value: on how many samples, which way is better, in what unit, beside which floor."""
+
+    value: float
+    n: int
+    better: Literal["lower", "higher"]
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    floor: float | None = None
+
+    def plain(self) -> dict[str, object]:
+        """Return the JSON form, rounded to 6 significant digits."""
+        row: dict[str, object] = {
+            "value": _round(self.value),
+            "interval": None if self.interval is None else [_round(v) for v in self.interval],
+            "n": self.n,
+            "better": self.better,
+            "unit": self.unit,
+        }
+        return row if self.floor is None else {**row, "floor": _round(self.floor)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement in words; ok None: this data cannot decide."""
+
+    ok: bool | None
+    why: str
+
+
+@dataclass
+class Report:
+    """What was found; pictures are PNG by caption and say whether they show real voxels."""
+
+    population: str
+    metrics: dict[str, Figure] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    not_computed: dict[str, str] = field(default_factory=dict)
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    judged: dict[str, str] = field(default_factory=dict)
+    samples: list[dict[str, object]] = field(default_factory=list)
+    pictures: list[tuple[str, bytes, bool]] = field(default_factory=list)
+
+    def plain(self) -> dict[str, object]:
+        """Return the content of report.json."""
+        return {
+            "schema": 1,
+            "population": self.population,
+            "verdicts": {name: {"ok": v.ok, "why": v.why} for name, v in sorted(self.verdicts.items())},
+            "metrics": {name: figure.plain() for name, figure in sorted(self.metrics.items())},
+            "fingerprint": self.fingerprint,
+            "judged": dict(sorted(self.judged.items())),
+            "samples": self.samples,
+            "not_computed": dict(sorted(self.not_computed.items())),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write report.json, share/ (no real voxel) and internal/ (with real images)."""
+        for name, with_real in (("share", False), ("internal", True)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / "index.html").write_text(self.page(with_real=with_real))
+        (folder / "index.html").write_text(self.page(with_real=False))
+        (folder / "report.json").write_text(json.dumps(self.plain(), indent=1) + "\n")
+
+    def page(self, *, with_real: bool) -> str:
+        """Return a self-contained HTML page."""
+        marks = {True: ("pass", "PASS"), False: ("fail", "FAIL"), None: ("open", "UNDECIDABLE")}
+        verdicts = "".join(
+            f'<li><b class="{marks[v.ok][0]}">{marks[v.ok][1]}</b> {html.escape(name)}: {html.escape(v.why)}</li>'
+            for name, v in sorted(self.verdicts.items())
+        )
+        rows = "".join(_row(name, figure) for name, figure in sorted(self.metrics.items()))
+        absent = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(why)}</td></tr>"
+            for name, why in sorted(self.not_computed.items())
+        )
+        shown = [(caption, png) for caption, png, real in self.pictures if with_real or not real]
+        pictures = "".join(
+            f'<figure><img src="{data_uri(png)}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
+            "</figcaption></figure>"
+            for caption, png in shown
+        )
+        return _PAGE.format(
+            population=html.escape(self.population),
+            verdicts=verdicts or "<li>none</li>",
+            rows=rows,
+            absent=absent,
+            pictures=pictures,
+            style=_STYLE,
+            note="shows real images: keep inside" if with_real else "holds no real voxel, name or id",
+        )
+
+
+def _row(name: str, figure: Figure) -> str:
+    interval = "" if figure.interval is None else f"{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
+    floor = "" if figure.floor is None else f"{figure.floor:.4g}"
+    arrow = "&darr;" if figure.better == "lower" else "&uarr;"
+    return (
+        f"<tr><td>{html.escape(name)}</td><td class=v>{figure.value:.4g} {html.escape(figure.unit)}</td>"
+        f"<td>{interval}</td><td>{floor}</td><td>{figure.n}</td><td>{arrow}</td></tr>"
+    )
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #d8dee4;padding:.3rem .6rem;text-align:left}
+.v{font-variant-numeric:tabular-nums;font-weight:600}img{max-width:100%;background:#000}figure{margin:1rem 0}
+.pass{color:#116329}.fail{color:#a40e26}.open{color:#7d4e00}.tag{background:#fff8c5;padding:.2rem .5rem}
+"""
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Synth report</title><style>{style}</style>
+<h1>Report on a synthetic set</h1>
+<p class="tag">Synthetic data, not for diagnosis. Population: {population}. This page {note}.</p>
+<h2>Verdicts</h2><ul>{verdicts}</ul>
+<h2>Pictures</h2>{pictures}
+<h2>Figures</h2><table><tr><th>figure</th><th>value</th><th>interval</th><th>floor</th><th>n</th><th>better</th></tr>
+{rows}</table>
+<h2>Not computed</h2><table><tr><th>figure</th><th>why</th></tr>{absent}</table></html>
+"""

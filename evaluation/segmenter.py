@@ -1,0 +1,194 @@
+"""The judge's segmenter: a small network trained on real volumes only, saved as a folder without pickle.
+
+It sees one volume's mapped intensities (channel, *grid) and names a label for each voxel; a second head
+recognises one categorical attribute (the contrast) from the same features.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evaluation.functional import dice
+from synth.errors import CheckpointError
+from synth.rng import numpy_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig:
+    """What the segmenter knows: channels in, labels by name (background left out), classes of one attribute."""
+
+    channels: int
+    labels: tuple[str, ...]
+    attribute: str = ""
+    classes: tuple[str, ...] = ()
+    spatial_dims: int = 3
+    width: int = 32
+
+
+class _Block(nn.Module):
+    def __init__(self, conv: type[nn.Module], inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = conv(inputs, outputs, 3, padding=1)
+        self.second = conv(outputs, outputs, 3, padding=1)
+        self.norm = nn.GroupNorm(8, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.silu(self.second(functional.silu(self.norm(self.first(x)))))
+
+
+class Segmenter(nn.Module):
+    """U-Net of three levels on blocks of 2^dims voxels: (batch, channel, *grid) -> scores (batch, 1 + labels, *grid)."""
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        three = config.spatial_dims == 3
+        conv: type[nn.Module] = nn.Conv3d if three else nn.Conv2d
+        block, width, out = 2**config.spatial_dims, config.width, len(config.labels) + 1
+        self.one = _Block(conv, config.channels * block, width)
+        self.two = _Block(conv, width, width)
+        self.three = _Block(conv, width, 2 * width)
+        self.up_two = _Block(conv, 3 * width, width)
+        self.up_one = _Block(conv, 2 * width, width)
+        self.out = conv(width, out * block, 3, padding=1)
+        self.classify = nn.Linear(3 * width, max(len(config.classes), 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return label scores on the grid and class scores."""
+        grid = x.shape[2:]
+        pad = [amount for n in reversed(grid) for amount in (0, -n % 8)]
+        x = functional.pad(x, pad)
+        pool = functional.avg_pool3d if x.ndim == 5 else functional.avg_pool2d
+        one = self.one(_to_depth(x))
+        two = self.two(pool(one, 2))
+        three = self.three(pool(two, 2))
+        up = self.up_two(torch.cat([functional.interpolate(three, scale_factor=2.0), two], dim=1))
+        up = self.up_one(torch.cat([functional.interpolate(up, scale_factor=2.0), one], dim=1))
+        scores = _to_space(self.out(up), x.ndim - 2)
+        pooled = torch.cat([three.flatten(2).mean(dim=2), one.flatten(2).mean(dim=2)], dim=1)
+        return scores[(..., *(slice(0, n) for n in grid))], self.classify(pooled)
+
+    @torch.inference_mode()
+    def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return the label map (*grid) of one mapped image (channel, *grid), and the class recognised."""
+        scores, classes = self(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None])
+        name = self.config.classes[int(classes[0].argmax())] if self.config.classes else ""
+        return scores[0].argmax(dim=0).numpy().astype(np.uint8), name
+
+
+def _to_depth(x: Tensor) -> Tensor:
+    dims = x.ndim - 2
+    split = x.reshape(*x.shape[:2], *[part for n in x.shape[2:] for part in (n // 2, 2)])
+    return split.permute(0, 1, *[3 + 2 * d for d in range(dims)], *[2 + 2 * d for d in range(dims)]).flatten(1, 1 + dims)
+
+
+def _to_space(x: Tensor, dims: int) -> Tensor:
+    grid = x.shape[2:]
+    split = x.reshape(x.shape[0], -1, *([2] * dims), *grid)
+    order = [axis for d in range(dims) for axis in (2 + dims + d, 2 + d)]
+    return split.permute(0, 1, *order).reshape(x.shape[0], -1, *(2 * n for n in grid))
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One labelled volume for the segmenter: mapped image (channel, *grid), labels (*grid) 0..K, class name."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    name: str = ""
+
+
+def train_segmenter(
+    config: SegmenterConfig,
+    examples: Sequence[Example],
+    *,
+    steps: int,
+    seed: int,
+    report: Callable[[int, int, float], None] | None = None,
+) -> Segmenter:
+    """Return a segmenter trained on `examples`: cross-entropy and soft Dice, flips, gain and noise as augmentation."""
+    torch.manual_seed(seed)
+    model = Segmenter(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        rng = numpy_rng(seed, "segmenter", step)
+        batch = [_augmented(examples[int(rng.integers(len(examples)))], rng) for _ in range(2)]
+        images = torch.from_numpy(np.stack([example.image for example in batch]))
+        masks = torch.from_numpy(np.stack([example.mask for example in batch])).long()
+        with torch.autocast("cpu", torch.bfloat16):
+            scores, classes = model(images)
+        loss = _segmentation_loss(scores.float(), masks)
+        if config.classes:
+            wanted = torch.tensor([config.classes.index(example.name) for example in batch])
+            loss = loss + 0.1 * functional.cross_entropy(classes.float(), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        plan.step()
+        if report is not None:
+            report(step + 1, steps, float(loss.detach()))
+    return model.eval()
+
+
+def _augmented(example: Example, rng: np.random.Generator) -> Example:
+    image, mask = np.array(example.image, dtype=np.float32), np.array(example.mask)
+    if rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[::-1]
+    image = image * rng.uniform(0.93, 1.07) + rng.normal(0.0, 0.01, image.shape)
+    return Example(np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(mask), example.name)
+
+
+def _segmentation_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    share = scores.softmax(dim=1).flatten(2)
+    hot = functional.one_hot(masks, scores.shape[1]).movedim(-1, 1).flatten(2).to(share.dtype)
+    overlap = (2 * (share * hot).sum(dim=2) + 1.0) / ((share + hot).sum(dim=2) + 1.0)
+    return functional.cross_entropy(scores, masks) + 0.5 * (1.0 - overlap[:, 1:]).mean()
+
+
+def score_by_label(model: Segmenter, examples: Sequence[Example]) -> tuple[dict[str, float], float]:
+    """Return the mean Dice of each label over `examples` that have it, and the share of classes recognised."""
+    labels = list(range(1, len(model.config.labels) + 1))
+    rows, right = [], []
+    for example in examples:
+        found, name = model.label(example.image)
+        row = dice(found, example.mask, labels=labels)
+        rows.append(np.where([(example.mask == label).any() for label in labels], row, np.nan))
+        right.append(name == example.name)
+    means = np.nanmean(np.array(rows), axis=0)
+    return dict(zip(model.config.labels, [float(v) for v in means], strict=True)), float(np.mean(right))
+
+
+def save_judge(model: Segmenter, folder: Path, *, facts: dict[str, object]) -> None:
+    """Write a judge folder: judge.json (config, held-out scores) and weights.safetensors (float16)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    info = {"config": asdict(model.config), "weights_sha256": digest, **facts}
+    (folder / "judge.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n")
+
+
+def load_judge(folder: Path) -> tuple[Segmenter, dict[str, object]]:
+    """Return the segmenter of a judge folder and its facts. Errors: CheckpointError when it is missing or damaged."""
+    try:
+        info = json.loads((folder / "judge.json").read_text())
+        content = (folder / "weights.safetensors").read_bytes()
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder} is no judge folder ({error}); give one that was saved whole") from error
+    if hashlib.sha256(content).hexdigest() != info["weights_sha256"]:
+        raise CheckpointError(f"{folder}/weights.safetensors is not the file judge.json names; copy the folder again")
+    raw = info["config"]
+    config = SegmenterConfig(**{**raw, "labels": tuple(raw["labels"]), "classes": tuple(raw["classes"])})
+    model = Segmenter(config)
+    model.load_state_dict({name: t.float() for name, t in load_file(folder / "weights.safetensors").items()})
+    return model.eval(), info

@@ -1,0 +1,221 @@
+"""NIfTI as bytes: header to geometry, voxels to and from the stored order, deflate. Knows no folder and no Volume.
+
+The sform counts where its code is above 0, else the qform, else the pixel sizes alone; lengths in metres or
+micrometres become millimetres. The path in the functions here only gives errors a name.
+"""
+
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from synth.errors import DataError, OutputError
+
+LEVEL = 2
+"""Effort of isal: levels 1 to 3 are about as fast on whole numbers, level 3 is twice as slow on floats."""
+_BLOCK_BYTES = 4 << 20
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+
+
+def compressor() -> str:
+    """Return what gzip members are made with; equal bytes need equal compressors (isal: and equal CPU features)."""
+    try:
+        import isal
+    except ImportError:
+        return f"zlib {zlib.ZLIB_RUNTIME_VERSION} level 1"
+    return f"isal {isal.__version__} level {LEVEL}"
+
+
+class _NiftiPlan(NamedTuple):
+    """Where the voxels of a NIfTI file are and what they mean."""
+
+    grid: tuple[int, ...]
+    channels: int
+    affine: np.ndarray
+    dtype: np.dtype[Any]
+    offset: int
+    scale: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, raw: bytes, path: Path) -> "_NiftiPlan":
+        import io
+
+        from nibabel.nifti1 import Nifti1Header
+        from nibabel.nifti2 import Nifti2Header
+
+        sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
+        kind = Nifti2Header if 540 in sizes else Nifti1Header
+        if not sizes & {348, 540} or len(raw) < kind.template_dtype.itemsize:
+            raise DataError(f"{path} is no NIfTI file; {_AGAIN}")
+        header = kind.from_fileobj(io.BytesIO(raw), check=False)
+        if not bytes(header["magic"].item()).startswith((b"n+1", b"n+2")):
+            raise DataError(f"{path} is not a single-file NIfTI (.hdr/.img pair or Analyze); convert it to .nii.gz")
+        try:
+            dtype = header.get_data_dtype()
+            affine = _nifti_affine(header)
+        except ValueError as error:
+            raise DataError(f"{path} has a broken NIfTI header ({_last_line(error)}); {_AGAIN}") from error
+        if dtype.fields is not None:
+            raise DataError(f"{path} is an RGB volume; split it into channels first")
+        dims = [int(n) for n in header["dim"]]
+        shape = tuple(dims[1 : dims[0] + 1]) if 1 <= dims[0] <= 7 else ()
+        if not shape or min(shape) < 1:
+            raise DataError(f"{path} has a broken NIfTI header (dim {dims}); {_AGAIN}")
+        if sum(n > 1 for n in shape[3:]) > 1:
+            raise DataError(f"{path} has axes {shape}; give one volume of channels, split time points into files")
+        slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+        inter = inter if np.isfinite(inter) else 0.0
+        scaled = np.isfinite(slope) and slope != 0.0 and (slope, inter) != (1.0, 0.0)
+        grid = (*shape[:3], *(1,) * (3 - len(shape)))
+        channels = int(np.prod(shape[3:], dtype=np.int64))
+        return cls(grid, channels, affine, dtype, int(header["vox_offset"]), (slope, inter) if scaled else None)
+
+
+def _nifti_affine(header: Any) -> np.ndarray:
+    """Return voxel -> mm, RAS+: sform, else qform, else pixel sizes from the origin (NIfTI-1 methods 3, 2, 1)."""
+    unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    if int(header["sform_code"]) > 0:
+        affine = header.get_sform()
+    else:
+        sizes = np.abs(header["pixdim"][1:4])
+        beyond = np.arange(1, 4) > int(header["dim"][0])
+        header["pixdim"][1:4] = np.where(beyond & (sizes == 0), 1.0, sizes)
+        if abs(float(header["pixdim"][0])) != 1.0:
+            header["pixdim"][0] = 1.0  # the standard reads a missing handedness as right
+        coded = int(header["qform_code"]) > 0
+        affine = header.get_qform() if coded else np.diag([*header["pixdim"][1:4].astype(np.float64), 1.0])
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= unit
+    return affine
+
+
+def _bytes_of(path: Path, inflate: Callable[[Path], bytes]) -> bytes:
+    """Return a NIfTI file's bytes, decompressed by `inflate`; faults name the file."""
+    try:
+        raw = inflate(path)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        if not packed:
+            raise DataError(f"{path} is not gzip data; {_AGAIN}, or name it .nii if it is not compressed") from error
+        raise DataError(f"{path} is truncated or damaged ({_last_line(error)}); copy the file again") from error
+    if raw[:2] == b"\x1f\x8b":
+        raise DataError(f"{path} is gzip data; name it .nii.gz")
+    return raw
+
+
+def _inflated(path: Path) -> bytes:
+    if not path.name.lower().endswith(".gz"):
+        return path.read_bytes()
+    try:
+        from isal import igzip
+    except ImportError:
+        import gzip as igzip
+    from importlib import import_module
+
+    fault = getattr(import_module(igzip.decompress.__module__), "IsalError", zlib.error)
+    try:
+        return igzip.decompress(path.read_bytes())
+    except fault as error:
+        raise ValueError(_last_line(error)) from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        raw = file.read(1 << 16)
+    return zlib.decompressobj(31).decompress(raw, 1024) if path.name.lower().endswith(".gz") else raw[:1024]
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    raw = _bytes_of(path, _inflated)
+    plan = _NiftiPlan.of(raw, path)
+    shape = (*plan.grid, plan.channels)
+    count = int(np.prod(shape, dtype=np.int64))
+    if len(raw) < plan.offset + count * plan.dtype.itemsize:
+        raise DataError(f"{path} is truncated: {len(raw)} of {plan.offset + count * plan.dtype.itemsize} bytes; copy it again")
+    stored = np.frombuffer(raw, dtype=plan.dtype, count=count, offset=plan.offset).reshape(shape, order="F")
+    if plan.scale is not None and plan.dtype.kind in "iuf":
+        slope, inter = plan.scale
+        stored = (stored * np.float64(slope) + np.float64(inter)).astype(np.float32)
+    data = np.empty((plan.channels, *plan.grid), dtype=stored.dtype.newbyteorder("="))
+    for j in range(plan.grid[1]):  # slice by slice: both sides stay in the cache
+        data[:, :, j] = np.moveaxis(stored[:, j], -1, 0)
+    return data, plan.affine
+
+
+def _nifti_head(data: np.ndarray, affine: np.ndarray, path: Path) -> bytes:
+    """Return the first 352 bytes; sform and qform say the same (code 1, scanner)."""
+    from nibabel.nifti1 import Nifti1Header
+
+    header = Nifti1Header()
+    try:
+        header.set_data_dtype(data.dtype)
+        grid = tuple(data.shape[1:])
+        header.set_data_shape(grid if len(data) == 1 else (*grid, 1, len(data)))
+    except ValueError as error:
+        raise OutputError(f"{path} cannot be written as NIfTI ({_last_line(error)}); write .nrrd instead") from error
+    if len(data) > 1:
+        header.set_intent("vector")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    return header.binaryblock + b"\0\0\0\0"
+
+
+def _spans(data: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yield (channel, first, last) of slabs along the slowest axis on disk, about _BLOCK_BYTES each."""
+    thick = max(1, _BLOCK_BYTES // max(data[0, :, :, :1].nbytes, 1))
+    for channel in range(data.shape[0]):
+        for first in range(0, data.shape[3], thick):
+            yield channel, first, min(first + thick, data.shape[3])
+
+
+def _slab(data: np.ndarray, channel: int, first: int, last: int) -> memoryview:
+    """Return slices first..last of a channel as NIfTI stores them: i fastest."""
+    out = np.empty((last - first, data.shape[2], data.shape[1]), dtype=data.dtype)
+    for j in range(data.shape[2]):
+        out[:, j] = data[channel, :, j, first:last].T
+    return out.data.cast("B")
+
+
+def _gzip(head: bytes, data: np.ndarray) -> bytes:
+    """Return one gzip member without name or time: slabs deflated apart, so that cores share the work.
+
+    Slabs are cut by size alone; the bytes do not depend on the number of threads.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        from isal import isal_zlib as codec
+
+        level = LEVEL
+    except ImportError:
+        import zlib as codec
+
+        level = 1
+
+    def deflate(content: bytes | memoryview, *, last: bool) -> bytes:
+        packer = codec.compressobj(level, codec.DEFLATED, -15)
+        return packer.compress(content) + packer.flush(codec.Z_FINISH if last else codec.Z_FULL_FLUSH)
+
+    def packed(span: tuple[int, int, int]) -> tuple[bytes, memoryview]:
+        content = _slab(data, *span)
+        return deflate(content, last=False), content
+
+    crc, length = codec.crc32(head), len(head)
+    parts = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff", deflate(head, last=False)]
+    spans = list(_spans(data))
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1, len(spans)))) as pool:
+        for part, content in pool.map(packed, spans):
+            crc, length = codec.crc32(content, crc), length + len(content)
+            parts.append(part)
+    tail = (crc & 0xFFFFFFFF).to_bytes(4, "little") + (length & 0xFFFFFFFF).to_bytes(4, "little")
+    return b"".join([*parts, deflate(b"", last=True), tail])
+
