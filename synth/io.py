@@ -1,24 +1,25 @@
-"""Volumes on disk: NIfTI (headers by nibabel), NRRD and MetaImage (by SimpleITK). Geometry is kept exactly.
+"""Volumes on disk: NIfTI, and NRRD and MetaImage through SimpleITK. Geometry is kept exactly.
 
-In memory everything is RAS+. NIfTI: the sform counts where its code is above 0, else the qform, else the
-pixel sizes alone; lengths in metres or micrometres become millimetres. ITK formats are LPS: their affine
-is turned by diag(-1, -1, 1, 1). A third axis of one voxel is dropped: a file of one slice is a 2D volume,
-whose plane may lie anywhere. Files are written beside their place and swapped in, so that a kill or a
-full disk leaves no half file. This module knows no dataset layout.
+In memory everything is RAS+. ITK formats are LPS: their affine is turned by diag(-1, -1, 1, 1). A third
+axis of one voxel is dropped: a file of one slice is a 2D volume, whose plane may lie anywhere. Files are
+written beside their place and swapped in, so that a kill or a full disk leaves no half file. This module
+knows no dataset layout.
 """
 
 import errno
 import hashlib
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from synth import nifti
 from synth.errors import DataError, GeometryError, OutputError
+from synth.nifti import compressor as compressor
+from synth.nifti import last_line
 from synth.volume import Volume
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def read(path: str | Path, *, labels: Mapping[str, int] | None = None, finite: b
     fractions; GeometryError for sheared or singular axes.
     """
     path = Path(path)
-    nifti = _known_file(path).startswith(".nii")
-    data, affine = _read_nifti(path) if nifti else _read_itk(path)
+    known = _known_file(path).startswith(".nii")
+    data, affine = nifti.decode(path) if known else _read_itk(path)
     if data.dtype.kind not in "biuf":
         raise DataError(f"{path} has voxels of type {data.dtype}; write real numbers")
     if data.dtype.kind == "f":
@@ -82,8 +83,7 @@ def read_header(path: str | Path) -> Header:
     """Return grid, channels, affine and type of a file without reading its voxels. Errors: as `read`."""
     path = Path(path)
     if _known_file(path).startswith(".nii"):
-        raw = _bytes_of(path, _head)
-        plan = _NiftiPlan.of(raw, path)
+        plan = nifti.plan(path)
         grid, channels, affine = plan.grid, plan.channels, plan.affine
         dtype = np.dtype(np.float32) if plan.scale else plan.dtype.newbyteorder("=")
     else:
@@ -115,11 +115,7 @@ def write(volume: Volume, path: str | Path) -> str:
     data = data if volume.spatial_dims == 3 else data[..., None]
     if suffix not in (".nii", ".nii.gz"):
         return _write_itk(data, volume.affine, path)
-    head = _nifti_head(data, volume.affine, path)
-    if suffix == ".nii.gz":
-        content = _gzip(head, data)
-    else:
-        content = b"".join([head, *(_slab(data, *span) for span in _spans(data))])
+    content = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz")
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -158,10 +154,11 @@ def _whole(data: np.ndarray, path: Path) -> np.ndarray:
     rounded = np.rint(data)
     if not np.array_equal(rounded, data):
         strange = float(data[rounded != data].flat[0])
-        raise DataError(f"{path} is no mask: it holds {strange:g}; give whole label values (resample by nearest neighbour)")
-    if np.abs(rounded).max(initial=0) >= 2**31:
-        raise DataError(f"{path} is no mask: it holds {float(np.abs(rounded).max()):g}; give label values below 2^31")
-    return rounded.astype(np.result_type(np.min_scalar_type(int(rounded.min())), np.min_scalar_type(int(rounded.max()))))
+        raise DataError(f"{path} is no mask: it holds {strange:g}; give whole values (resample by nearest neighbour)")
+    low, high = float(rounded.min(initial=0)), float(rounded.max(initial=0))
+    if max(high, -low) >= 2**31:
+        raise DataError(f"{path} is no mask: it holds {max(high, -low):g}; give label values below 2^31")
+    return rounded.astype(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))))
 
 
 def _swap_in(path: Path, make: Callable[[Path], object], *, folder: bool = False) -> None:
@@ -174,15 +171,13 @@ def _swap_in(path: Path, make: Callable[[Path], object], *, folder: bool = False
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        why = "the disk is full" if full else getattr(error, "strerror", None) or _last_line(error)
+        why = "the disk is full" if full else getattr(error, "strerror", None) or last_line(error)
         raise OutputError(f"{path} cannot be written ({why}); free room or give another folder") from error
     finally:
         if folder:
             shutil.rmtree(draft, ignore_errors=True)
         elif draft.is_file():
             draft.unlink()
-
-# --- NRRD and MetaImage ----------------------------------------------------------------------------------------------
 
 
 def _itk_affine(source: "SimpleITK.Image | SimpleITK.ImageFileReader", components: int, path: Path) -> np.ndarray:
@@ -198,14 +193,14 @@ def _itk_affine(source: "SimpleITK.Image | SimpleITK.ImageFileReader", component
 
 
 def _itk_header(path: Path) -> tuple[tuple[int, ...], int, np.ndarray, np.dtype[Any]]:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DataError(f"{path} cannot be read ({_last_line(error)}); {_AGAIN}") from error
+        raise DataError(f"{path} cannot be read ({last_line(error)}); {_AGAIN}") from error
     size, count, dims = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetDimension()
     affine = _itk_affine(reader, count, path)
     one = sitk.Image([1] * min(dims, 3), reader.GetPixelID(), count if count > 1 else 0)
@@ -213,12 +208,12 @@ def _itk_header(path: Path) -> tuple[tuple[int, ...], int, np.ndarray, np.dtype[
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise DataError(f"{path} cannot be read ({_last_line(error)}); {_AGAIN}") from error
+        raise DataError(f"{path} cannot be read ({last_line(error)}); {_AGAIN}") from error
     components = image.GetNumberOfComponentsPerPixel()
     affine = _itk_affine(image, components, path)
     data = sitk.GetArrayFromImage(image)
@@ -230,7 +225,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     array = np.ascontiguousarray(data.transpose(3, 2, 1, 0) if len(data) > 1 else data[0].transpose(2, 1, 0))
     try:
@@ -250,8 +245,3 @@ def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
 
     _swap_in(path, make, folder=True)
     return digest[0]
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -1,13 +1,13 @@
-"""NIfTI as bytes: header to geometry, voxels to and from the stored order, deflate. Knows no folder and no Volume.
+"""NIfTI as bytes: header to geometry, voxels to and from the stored order, deflate. Knows no Volume.
 
 The sform counts where its code is above 0, else the qform, else the pixel sizes alone; lengths in metres or
-micrometres become millimetres. The path in the functions here only gives errors a name.
+micrometres become millimetres.
 """
 
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ def compressor() -> str:
     return f"isal {isal.__version__} level {LEVEL}"
 
 
-class _NiftiPlan(NamedTuple):
+class Plan(NamedTuple):
     """Where the voxels of a NIfTI file are and what they mean."""
 
     grid: tuple[int, ...]
@@ -41,30 +41,30 @@ class _NiftiPlan(NamedTuple):
     scale: tuple[float, float] | None
 
     @classmethod
-    def of(cls, raw: bytes, path: Path) -> "_NiftiPlan":
-        import io
-
+    def of(cls, raw: bytes, path: Path) -> "Plan":
         from nibabel.nifti1 import Nifti1Header
         from nibabel.nifti2 import Nifti2Header
 
         sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
         kind = Nifti2Header if 540 in sizes else Nifti1Header
         if not sizes & {348, 540} or len(raw) < kind.template_dtype.itemsize:
-            raise DataError(f"{path} is no NIfTI file; {_AGAIN}")
+            raise DataError(f"{path} is no NIfTI file; check or copy the file again")
         header = kind.from_fileobj(io.BytesIO(raw), check=False)
         if not bytes(header["magic"].item()).startswith((b"n+1", b"n+2")):
             raise DataError(f"{path} is not a single-file NIfTI (.hdr/.img pair or Analyze); convert it to .nii.gz")
         try:
             dtype = header.get_data_dtype()
-            affine = _nifti_affine(header)
+            affine = _affine(header)
         except ValueError as error:
-            raise DataError(f"{path} has a broken NIfTI header ({_last_line(error)}); {_AGAIN}") from error
+            raise DataError(
+                f"{path} has a broken NIfTI header ({last_line(error)}); check or copy the file again"
+            ) from error
         if dtype.fields is not None:
             raise DataError(f"{path} is an RGB volume; split it into channels first")
         dims = [int(n) for n in header["dim"]]
         shape = tuple(dims[1 : dims[0] + 1]) if 1 <= dims[0] <= 7 else ()
         if not shape or min(shape) < 1:
-            raise DataError(f"{path} has a broken NIfTI header (dim {dims}); {_AGAIN}")
+            raise DataError(f"{path} has a broken NIfTI header (dim {dims}); check or copy the file again")
         if sum(n > 1 for n in shape[3:]) > 1:
             raise DataError(f"{path} has axes {shape}; give one volume of channels, split time points into files")
         slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
@@ -75,7 +75,7 @@ class _NiftiPlan(NamedTuple):
         return cls(grid, channels, affine, dtype, int(header["vox_offset"]), (slope, inter) if scaled else None)
 
 
-def _nifti_affine(header: Any) -> np.ndarray:
+def _affine(header: Any) -> np.ndarray:
     """Return voxel -> mm, RAS+: sform, else qform, else pixel sizes from the origin (NIfTI-1 methods 3, 2, 1)."""
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if int(header["sform_code"]) > 0:
@@ -101,8 +101,10 @@ def _bytes_of(path: Path, inflate: Callable[[Path], bytes]) -> bytes:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         if not packed:
-            raise DataError(f"{path} is not gzip data; {_AGAIN}, or name it .nii if it is not compressed") from error
-        raise DataError(f"{path} is truncated or damaged ({_last_line(error)}); copy the file again") from error
+            raise DataError(
+                f"{path} is not gzip data; check or copy the file again, or name it .nii if it is not compressed"
+            ) from error
+        raise DataError(f"{path} is truncated or damaged ({last_line(error)}); copy the file again") from error
     if raw[:2] == b"\x1f\x8b":
         raise DataError(f"{path} is gzip data; name it .nii.gz")
     return raw
@@ -121,7 +123,7 @@ def _inflated(path: Path) -> bytes:
     try:
         return igzip.decompress(path.read_bytes())
     except fault as error:
-        raise ValueError(_last_line(error)) from error
+        raise ValueError(last_line(error)) from error
 
 
 def _head(path: Path) -> bytes:
@@ -130,24 +132,43 @@ def _head(path: Path) -> bytes:
     return zlib.decompressobj(31).decompress(raw, 1024) if path.name.lower().endswith(".gz") else raw[:1024]
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def plan(path: Path) -> Plan:
+    """Return what the header says. Errors: DataError naming the file."""
+    return Plan.of(_bytes_of(path, _head), path)
+
+
+def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (voxels (channel, i, j, k), affine); scl_slope and scl_inter are applied. Errors: DataError."""
     raw = _bytes_of(path, _inflated)
-    plan = _NiftiPlan.of(raw, path)
-    shape = (*plan.grid, plan.channels)
+    header = Plan.of(raw, path)
+    shape = (*header.grid, header.channels)
     count = int(np.prod(shape, dtype=np.int64))
-    if len(raw) < plan.offset + count * plan.dtype.itemsize:
-        raise DataError(f"{path} is truncated: {len(raw)} of {plan.offset + count * plan.dtype.itemsize} bytes; copy it again")
-    stored = np.frombuffer(raw, dtype=plan.dtype, count=count, offset=plan.offset).reshape(shape, order="F")
-    if plan.scale is not None and plan.dtype.kind in "iuf":
-        slope, inter = plan.scale
+    needed = header.offset + count * header.dtype.itemsize
+    if len(raw) < needed or header.offset < 0:
+        raise DataError(f"{path} is truncated: {len(raw)} of {needed} bytes; copy the file again")
+    stored = np.frombuffer(raw, dtype=header.dtype, count=count, offset=header.offset).reshape(shape, order="F")
+    if header.scale is not None and header.dtype.kind in "iuf":
+        slope, inter = header.scale
         stored = (stored * np.float64(slope) + np.float64(inter)).astype(np.float32)
-    data = np.empty((plan.channels, *plan.grid), dtype=stored.dtype.newbyteorder("="))
-    for j in range(plan.grid[1]):  # slice by slice: both sides stay in the cache
+    data = np.empty((header.channels, *header.grid), dtype=stored.dtype.newbyteorder("="))
+    for j in range(header.grid[1]):  # slice by slice: both sides stay in the cache
         data[:, :, j] = np.moveaxis(stored[:, j], -1, 0)
-    return data, plan.affine
+    return data, header.affine
 
 
-def _nifti_head(data: np.ndarray, affine: np.ndarray, path: Path) -> bytes:
+def encode(data: np.ndarray, affine: np.ndarray, path: Path, *, packed: bool) -> bytes:
+    """Return the file's bytes for voxels (channel, i, j, k), gzip where `packed`. Errors: OutputError."""
+    head = _first_bytes(data, affine, path)
+    return _gzip(head, data) if packed else b"".join([head, *(_slab(data, *span) for span in _spans(data))])
+
+
+def last_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _first_bytes(data: np.ndarray, affine: np.ndarray, path: Path) -> bytes:
     """Return the first 352 bytes; sform and qform say the same (code 1, scanner)."""
     from nibabel.nifti1 import Nifti1Header
 
@@ -157,7 +178,7 @@ def _nifti_head(data: np.ndarray, affine: np.ndarray, path: Path) -> bytes:
         grid = tuple(data.shape[1:])
         header.set_data_shape(grid if len(data) == 1 else (*grid, 1, len(data)))
     except ValueError as error:
-        raise OutputError(f"{path} cannot be written as NIfTI ({_last_line(error)}); write .nrrd instead") from error
+        raise OutputError(f"{path} cannot be written as NIfTI ({last_line(error)}); write .nrrd instead") from error
     if len(data) > 1:
         header.set_intent("vector")
     header.set_qform(affine, code=1)
@@ -218,4 +239,3 @@ def _gzip(head: bytes, data: np.ndarray) -> bytes:
             parts.append(part)
     tail = (crc & 0xFFFFFFFF).to_bytes(4, "little") + (length & 0xFFFFFFFF).to_bytes(4, "little")
     return b"".join([*parts, deflate(b"", last=True), tail])
-

@@ -18,7 +18,7 @@ from synth.data.dataset import Case, Dataset
 from synth.errors import DataError, OutputError
 from synth.io import SUFFIXES, read_header, write, write_bytes
 from synth.sample import AttributeValue
-from synth.volume import GEOMETRY_TOLERANCE_MM, Label, Volume, palette
+from synth.volume import Label, Volume, palette
 
 _CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -86,13 +86,9 @@ def _case(folder: Path, case: str, channels: int, ending: str, row: Mapping[str,
     mask = folder / "labelsTr" / f"{case}{ending}"
     if not mask.is_file():
         raise DataError(f"case {case!r} has no labelsTr/{mask.name}; add the mask or remove the image")
-    grid, affine = read_header(images[0])
+    first = read_header(images[0]).outline()
     for path in (*images[1:], mask):
-        other_grid, other_affine = read_header(path)
-        first = Volume(np.broadcast_to(np.uint8(0), (1, *grid)), affine)
-        second = Volume(np.broadcast_to(np.uint8(0), (1, *other_grid)), other_affine)
-        if not first.same_geometry(second, tolerance_mm=max(GEOMETRY_TOLERANCE_MM, 1e-3)):
-            first.require_same_geometry(second, case=case, what="mask" if path == mask else path.name)
+        first.require_same_geometry(read_header(path).outline(), case=case, what="mask" if path == mask else path.name)
     truth = folder / "truthTr" / f"{case}{ending}"
     attributes = {k: _typed(v) for k, v in row.items() if k not in ("case", "patient", "text") and v != ""}
     return Case(
@@ -142,7 +138,8 @@ def check_mask(mask: Volume, labels: Mapping[str, int], *, case: str) -> None:
     strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - {0, *labels.values()})
     if strange:
         raise DataError(
-            f"mask of case {case!r} has value {strange[0]}, dataset.json knows {sorted(labels.values())}; mend one of them"
+            f"mask of case {case!r} has value {strange[0]}, dataset.json knows {sorted(labels.values())}; "
+            "mend one of them"
         )
 
 
