@@ -65,8 +65,14 @@ def subject_warp(seed: int) -> tuple[Tensor, np.ndarray]:
 def simulate_brain(seed: int, *, contrast: str | None = None) -> Subject:
     """Return the subject of `seed`, the same on every call; the contrast is drawn when None.
 
-    Image and truth: (1, 64, 80, 64) float32 at 2.6 mm in MR units (white matter in T1 about 800).
-    Errors: ConditionError for an unknown contrast.
+    Image and truth: (1, 64, 80, 64) float32 at 2.6 mm in MR units (white matter in T1 about 800). With tissue
+    fractions f (csf, gm, wm, lesion), mean signals m, texture t and bias field b:
+    truth = b (sum_k m_k f_k + t); image = sqrt((truth + n_1)^2 + n_2^2), n Gaussian (Rician noise,
+    Gudbjartsson & Patz 1995), inside the head. Labels: the largest fraction, lesion where above 0.5.
+    Errors: ConditionError for an unknown contrast; DataError where the template is not installed.
+
+    >>> simulate_brain(7, contrast="FLAIR").text
+    'FLAIR: one mild white matter lesion, large burden'
     """
     if contrast is not None and contrast not in CONTRASTS:
         raise ConditionError(f"contrast {contrast!r} is not simulated; {nearest(contrast, CONTRASTS)}")
