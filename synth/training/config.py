@@ -13,6 +13,7 @@ class FitConfig:
     learning_rate   peak of a cosine that warms up over `warmup` steps and ends at `final` of the peak
     clip            largest gradient norm
     ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
+    accumulation    batches whose mean gradient makes one step
     """
 
     steps: int = 1000
@@ -31,7 +32,12 @@ class FitConfig:
     def __post_init__(self) -> None:
         positive = ("steps", "learning_rate", "clip", "accumulation", "checkpoint_every", "validate_every", "log_every")
         for name in positive:
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}; give a value above 0")
+        for name in ("warmup", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"fit.{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 <= self.final <= 1:
+            raise ConfigError(f"fit.final is {self.final}; give a share of the peak rate from 0 to 1")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"fit.ema is {self.ema}; give a decay from 0 to below 1")

@@ -1,12 +1,12 @@
 """The training loop. Data order and randomness are functions of the step alone, so that a resumed run is the
-uninterrupted one bit for bit."""
+uninterrupted one bit for bit. Knows no codec, no flow and no dataset."""
 
 import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from synth.errors import ConfigError, Interrupted, SynthError
 from synth.rng import torch_rng
 from synth.training.config import FitConfig
 from synth.training.ema import MovingAverage
-from synth.training.state import has_state, load_state, save_state
+from synth.training.log import TrainLog
+from synth.training.schedule import learning_rate
+from synth.training.state import has_state, load_state, mend_folder, save_state, write_json
 
 Loss = Callable[[nn.Module, Any, torch.Generator], Mapping[str, Tensor]]
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -28,8 +30,10 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 class Task:
     """What a stage trains: a module, its per-sample loss terms, its batches by step, its hold-out score.
 
-    validate returns named figures, "score" among them (lower is better) chooses the checkpoint.
-    preview, where given, is called with the step after each validation.
+    loss      terms (batch,) each, of (module, batch, rng); they are averaged and summed
+    batch     a pure function of the number of the batch: step * accumulation + part
+    validate  named figures of the averaged weights; "score" among them (lower is better) chooses the checkpoint
+    preview   where given, called with the number of steps done after each validation
     """
 
     name: str
@@ -40,167 +44,177 @@ class Task:
     preview: Callable[[int], None] | None = None
 
 
-def learning_rate(config: FitConfig, step: int) -> float:
-    """Return the rate of step `step`: linear warm-up, then a cosine down to `final` of the peak."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
-
-
 def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None) -> None:
     """Train `task` in `folder` to its end, resuming what is there; afterwards the module holds its best average.
 
-    Files: train.jsonl (no times: equal for equal runs), timing.jsonl, last/, best/, done.json.
-    Errors: ConfigError when the folder was begun with another config; SynthError when the loss is no number.
+    Files: train.jsonl (no times: equal for equal runs), timing.jsonl, last/, best/, config.json, done.json.
+    Errors: ConfigError when the folder was begun with another config; SynthError when a loss, a gradient or the
+    hold-out score is no number (the last checkpoint stays).
     Raises Interrupted after a checkpoint on SIGINT, SIGTERM or SIGUSR1.
     """
-    from accelerate import Accelerator
-
     folder.mkdir(parents=True, exist_ok=True)
     _same_config(folder / "config.json", {**asdict(config), "seed": seed})
-    optimizer = torch.optim.AdamW(
-        task.module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
-    average = MovingAverage(task.module, config.ema)
-    if (folder / "done.json").is_file():
-        load_state(folder / "best", module=task.module, optimizer=optimizer, average=average)
-        average.swap(task.module)
-        return
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else "bf16", cpu=not torch.cuda.is_available()
-    )
+    trained = Trained(task, config, seed)
+    for place in ("last", "best"):
+        mend_folder(folder / place)
+    if not (folder / "done.json").is_file():
+        with _stop_signals() as stopped:
+            best = _train(trained, folder, stopped, report)
+            write_json(folder / "done.json", {"steps": config.steps, "best": best})
+            if stopped():
+                raise Interrupted(f"stage {task.name} is complete; run again to go on after it")
+    trained.load(folder / "best")
+    trained.average.swap(task.module)
+
+
+class Trained:
+    """A module in training: optimiser, average and precision around it. One `step` is one optimiser step."""
+
+    def __init__(self, task: Task, config: FitConfig, seed: int) -> None:
+        self.task, self.config, self.seed = task, config, seed
+        self.device = next(task.module.parameters()).device
+        self.average = MovingAverage(task.module, config.ema)
+        self.optimizer = torch.optim.AdamW(
+            task.module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        )
+        self.accelerator: Any = None
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take optimiser step number `step` (from 0) and return its figures.
+
+        Errors: SynthError when loss or gradient is no number; weights and average are then as before.
+        """
+        task, config = self.task, self.config
+        if self.accelerator is None:
+            self.accelerator = _accelerator(self.device)
+        rate = learning_rate(config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        totals: dict[str, float] = {}
+        task.module.train()
+        for part in range(config.accumulation):
+            rng = torch_rng(self.seed, task.name, step, part)
+            with self._precision():
+                terms = task.loss(task.module, task.batch(step * config.accumulation + part), rng)
+                loss = torch.stack([value.mean() for value in terms.values()]).sum() / config.accumulation
+            self.accelerator.backward(loss)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach().mean()) / config.accumulation
+        norm = float(torch.nn.utils.clip_grad_norm_(task.module.parameters(), config.clip))
+        figures = {"loss": sum(totals.values()), **totals, "norm": norm, "rate": rate}
+        for name in ("loss", "norm"):
+            if not math.isfinite(figures[name]):
+                raise self.broken("loss" if name == "loss" else "gradient norm", figures[name], step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(task.module, step)
+        return figures
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the hold-out figures of the averaged weights after step number `step`, and show a preview."""
+        self.average.swap(self.task.module)
+        self.task.module.eval()
+        with torch.no_grad():
+            figures = dict(self.task.validate())
+            if self.task.preview is not None:
+                self.task.preview(step + 1)
+        self.average.swap(self.task.module)
+        if not math.isfinite(figures["score"]):
+            raise self.broken("hold-out score", figures["score"], step)
+        return figures
+
+    def save(self, folder: Path, state: dict[str, object]) -> None:
+        """Write a checkpoint."""
+        save_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average, state=state)
+
+    def load(self, folder: Path) -> dict[str, object]:
+        """Take up a checkpoint and return its state."""
+        return load_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average)
+
+    def broken(self, what: str, value: float, step: int) -> SynthError:
+        """Return the error that stops a run whose figures are no numbers."""
+        return SynthError(
+            f"stage {self.task.name}: the {what} is {value} at step {step}; the last checkpoint is kept; "
+            "lower fit.learning_rate and give another --out"
+        )
+
+    def _precision(self) -> Any:
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> float:
+    """Run the steps that are left and return the best score."""
+    config = trained.config
     first, best = 0, math.inf
     if has_state(folder / "last"):
-        state = load_state(folder / "last", module=task.module, optimizer=optimizer, average=average)
+        state = trained.load(folder / "last")
         first, best = int(state["step"]), float(state["best"])  # pyright: ignore[reportArgumentType]
-    log = _Log(folder, first)
-    with _stop_signals() as stopped:
+    log = TrainLog(folder, first=first)
+    try:
         for step in range(first, config.steps):
             started = time.perf_counter()
-            figures = _step(task, config, accelerator, optimizer, step, seed)
-            average.update(task.module, step)
+            figures = trained.step(step)
             last = step + 1 == config.steps
-            if not math.isfinite(figures["loss"]):
-                raise SynthError(
-                    f"stage {task.name}: the loss is {figures['loss']} at step {step}; lower fit.learning_rate"
-                )
             if step % config.log_every == 0 or last:
-                log.write({"step": step, **figures}, time.perf_counter() - started)
+                log.write({"step": step, **figures}, seconds=time.perf_counter() - started)
             if (step + 1) % config.validate_every == 0 or last:
-                score = _validate(task, average, step, log)
-                if score <= best:
-                    best = score
-                    save_state(
-                        folder / "best",
-                        module=task.module,
-                        optimizer=optimizer,
-                        average=average,
-                        state={"step": step + 1, "best": best},
-                    )
+                started = time.perf_counter()
+                held = trained.validate(step)
+                seconds = time.perf_counter() - started
+                log.write({"step": step, **{f"holdout.{k}": v for k, v in held.items()}}, seconds=seconds)
+                if held["score"] <= best:
+                    best = float(held["score"])
+                    trained.save(folder / "best", {"step": step + 1, "best": best})
             if report is not None:
                 report(step + 1, config.steps, figures)
-            if (step + 1) % config.checkpoint_every == 0 or last or stopped():
+            stop = stopped() and not last
+            if (step + 1) % config.checkpoint_every == 0 or last or stop:
                 log.flush()
-                save_state(
-                    folder / "last",
-                    module=task.module,
-                    optimizer=optimizer,
-                    average=average,
-                    state={"step": step + 1, "best": best},
-                )
-            if stopped() and not last:
-                raise Interrupted(
-                    f"stage {task.name} stopped at step {step + 1} of {config.steps}; run again to resume"
-                )
-    (folder / "done.json").write_text(json.dumps({"steps": config.steps, "best": best}))
-    load_state(folder / "best", module=task.module, optimizer=optimizer, average=average)
-    average.swap(task.module)
+                trained.save(folder / "last", {"step": step + 1, "best": best})
+            if stop:
+                done = f"{step + 1} of {config.steps}"
+                raise Interrupted(f"stage {trained.task.name} stopped at step {done}; run again to resume")
+    finally:
+        log.close()
+    return best
 
 
-def _step(
-    task: Task, config: FitConfig, accelerator: Any, optimizer: torch.optim.Optimizer, step: int, seed: int
-) -> dict[str, float]:
-    rate = learning_rate(config, step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    totals: dict[str, float] = {}
-    task.module.train()
-    for part in range(config.accumulation):
-        rng = torch_rng(seed, task.name, step, part)
-        with accelerator.autocast():
-            terms = task.loss(task.module, task.batch(step * config.accumulation + part), rng)
-            loss = torch.stack([value.mean() for value in terms.values()]).sum() / config.accumulation
-        accelerator.backward(loss)
-        for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach().mean()) / config.accumulation
-    norm = torch.nn.utils.clip_grad_norm_(task.module.parameters(), config.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"loss": sum(totals.values()), **totals, "norm": float(norm), "rate": rate}
+def _accelerator(device: torch.device) -> Any:
+    """Return the Accelerator of this process.
 
-
-def _validate(task: Task, average: MovingAverage, step: int, log: "_Log") -> float:
-    average.swap(task.module)
-    task.module.eval()
-    with torch.no_grad():
-        figures = task.validate()
-        if task.preview is not None:
-            task.preview(step + 1)
-    average.swap(task.module)
-    log.write({"step": step, **{f"holdout.{k}": v for k, v in figures.items()}}, 0.0)
-    return float(figures["score"])
+    Precision is left to autocast: accelerate keeps its own for the whole process, and refuses a second stage
+    with another one.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise SynthError('training needs accelerate, which is not installed; pip install "synthvol[train]"') from error
+    accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
+    if accelerator.num_processes > 1:
+        raise ConfigError(f"{accelerator.num_processes} processes train one model; start `synth train` as one process")
+    return accelerator
 
 
 def _same_config(path: Path, now: dict[str, Any]) -> None:
+    """Write the config of a new run; refuse another one for a run that was begun.
+
+    A field that the file does not know yet counts as its default.
+    """
     if not path.is_file():
-        path.write_text(json.dumps(now, sort_keys=True))
+        write_json(path, now)
         return
-    before = json.loads(path.read_text())
+    try:
+        before = {**asdict(FitConfig()), **json.loads(path.read_text())}
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ConfigError(f"{path} is not a training config ({error}); give another --out") from error
     for name in sorted(now):
         if before.get(name) != now[name]:
             raise ConfigError(
                 f"{path.parent} was begun with {name} = {before.get(name)}, now it is {now[name]}; "
                 "resume with the same config or give another --out"
             )
-
-
-class _Log:
-    """train.jsonl, cut back to the checkpoint on resume, and timing.jsonl beside it."""
-
-    def __init__(self, folder: Path, first: int) -> None:
-        self.path, self.timing = folder / "train.jsonl", folder / "timing.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        kept = []
-        for line in lines:
-            try:
-                if json.loads(line)["step"] < first:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError):
-                break  # the half line of a killed run
-        self.path.write_text("".join(f"{line}\n" for line in kept))
-        self.tracker = _tensorboard(folder)
-
-    def write(self, figures: Mapping[str, float], seconds: float) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
-        with self.timing.open("a") as file:
-            file.write(json.dumps({"step": figures["step"], "seconds": round(seconds, 4)}) + "\n")
-        if self.tracker is not None:
-            for name, value in figures.items():
-                self.tracker.add_scalar(name, value, int(figures["step"]))
-
-    def flush(self) -> None:
-        if self.tracker is not None:
-            self.tracker.flush()
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 @contextmanager

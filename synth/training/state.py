@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synth.errors import CheckpointError
+from synth.io import write_bytes
 from synth.training.ema import MovingAverage
 
 
@@ -25,8 +26,8 @@ def save_state(
     average: MovingAverage,
     state: dict[str, object],
 ) -> None:
-    """Write a checkpoint folder atomically."""
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    """Write a checkpoint folder atomically: weights, ema, optimizer (.safetensors) and state.json."""
+    partial, old = _partial(folder), _old(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, partial / "weights.safetensors")
@@ -43,22 +44,30 @@ def save_state(
 def load_state(
     folder: Path, *, module: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage
 ) -> dict[str, object]:
-    """Restore a checkpoint into module, optimizer and average, and return its JSON state."""
-    if not folder.exists() and (old := folder.with_name(f".{folder.name}.old")).exists():
-        os.replace(old, folder)
+    """Restore a checkpoint into module, optimizer and average, and return its JSON state.
+
+    Errors: CheckpointError where a file is missing, damaged, or of a module of other names or shapes.
+    """
+    mend_folder(folder)
     try:
         module.load_state_dict(load_file(folder / "weights.safetensors"))
         kept = load_file(folder / "ema.safetensors")
         slots = load_file(folder / "optimizer.safetensors")
         state = json.loads((folder / "state.json").read_text())
-    except (OSError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+        for name, tensor in average.tensors.items():
+            tensor.copy_(kept[name])
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"checkpoint {folder} is damaged or of another model ({error}); delete it to start this stage anew"
+            f"checkpoint {folder} is damaged or of another model ({reason}); delete it to start this stage anew"
         ) from error
-    for name, tensor in average.tensors.items():
-        tensor.copy_(kept[name])
     for name, parameter in module.named_parameters():
-        found = {key.rsplit("|", 1)[1]: value for key, value in slots.items() if key.rsplit("|", 1)[0] == name}
+        # the step count stays where the optimiser keeps it, on the CPU
+        found = {
+            key.rsplit("|", 1)[1]: value if value.ndim == 0 else value.to(parameter.device)
+            for key, value in slots.items()
+            if key.rsplit("|", 1)[0] == name
+        }
         if found:
             optimizer.state[parameter] = found
     return state
@@ -66,7 +75,28 @@ def load_state(
 
 def has_state(folder: Path) -> bool:
     """True where a checkpoint can be resumed."""
-    return (folder / "state.json").is_file() or (folder.with_name(f".{folder.name}.old") / "state.json").is_file()
+    return (folder / "state.json").is_file() or (_old(folder) / "state.json").is_file()
+
+
+def mend_folder(folder: Path) -> None:
+    """Finish or undo a swap that a kill cut short, so that only whole checkpoints are left."""
+    if not folder.exists() and _old(folder).exists():
+        os.replace(_old(folder), folder)
+    shutil.rmtree(_partial(folder), ignore_errors=True)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with sorted keys, atomically."""
+    write_bytes(path, json.dumps(value, sort_keys=True).encode())
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
