@@ -200,7 +200,7 @@ def _itk_header(path: Path) -> tuple[tuple[int, ...], int, np.ndarray, np.dtype[
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DataError(f"{path} cannot be read ({last_line(error)}); {_AGAIN}") from error
+        raise DataError(f"{path} cannot be read{_why(error)}; {_AGAIN}") from error
     size, count, dims = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetDimension()
     affine = _itk_affine(reader, count, path)
     one = sitk.Image([1] * min(dims, 3), reader.GetPixelID(), count if count > 1 else 0)
@@ -213,7 +213,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise DataError(f"{path} cannot be read ({last_line(error)}); {_AGAIN}") from error
+        raise DataError(f"{path} cannot be read{_why(error)}; {_AGAIN}") from error
     components = image.GetNumberOfComponentsPerPixel()
     affine = _itk_affine(image, components, path)
     data = sitk.GetArrayFromImage(image)
@@ -245,3 +245,9 @@ def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
 
     _swap_in(path, make, folder=True)
     return digest[0]
+
+
+def _why(error: RuntimeError) -> str:
+    """Return what ITK says of a file it cannot read; its "Reason:" lines tell of the wrong thing."""
+    said = last_line(error)
+    return ", truncated or damaged" if said.startswith("Reason:") else f" ({said})"

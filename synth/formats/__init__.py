@@ -4,7 +4,10 @@ from pathlib import Path
 
 from synth.data.dataset import Dataset
 from synth.errors import DataError
+from synth.formats import folder as folders
 from synth.formats import nnunet
+
+_MASK_FOLDERS = ("masks", "labels")
 
 
 def read(folder: str | Path) -> Dataset:
@@ -14,4 +17,10 @@ def read(folder: str | Path) -> Dataset:
         raise DataError(f"{folder} is not a folder; give a dataset folder")
     if (folder / "dataset.json").is_file() or (folder / "imagesTr").is_dir():
         return nnunet.read_dataset(folder)
-    raise DataError(f"{folder} has no layout known here: no dataset.json and imagesTr (nnU-Net raw); arrange it so")
+    masks = [name for name in _MASK_FOLDERS if (folder / name).is_dir()]
+    if (folder / "images").is_dir() and masks:
+        return folders.read_folder(folder / "images", folder / masks[0])
+    raise DataError(
+        f"{folder} has no layout known here; give an nnU-Net v2 raw dataset (dataset.json, imagesTr, labelsTr) "
+        "or images/ and masks/ with files of the same names"
+    )

@@ -1,150 +1,223 @@
 """nnU-Net v2 raw datasets: imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz, dataset.json.
 
 Beside them, where present: cases.csv (case, patient, text and one column an attribute) and
-truthTr/<case>.nii.gz, the noise-free image of a simulated case.
+truthTr/<case>.nii.gz, the noise-free image of a simulated case. Knows no model and no training.
 """
 
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from synth.data.dataset import Case, Dataset
-from synth.errors import DataError, OutputError
+from synth.errors import DataError, OutputError, nearest
+from synth.formats.cases import check_mask as check_mask
+from synth.formats.cases import read_rows, values_of
 from synth.io import SUFFIXES, read_header, write, write_bytes
 from synth.sample import AttributeValue
 from synth.volume import Label, Volume, palette
 
-_CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+IGNORE = "ignore"
+"""nnU-Net's name for voxels that count in no loss."""
+_CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_NEEDED = ("channel_names", "labels", "numTraining", "file_ending")
 
 
 def read_dataset(folder: str | Path) -> Dataset:
     """Return the dataset; headers are checked to agree, voxels are not read yet.
 
-    Errors: DataError for broken JSON, missing files or channels, mask and image grids that differ.
+    `extra` is the whole of dataset.json; what else it says (regions too: `regions_of`) stays there.
+    Errors: DataError for broken JSON, missing files or channels, cases that are not as many as numTraining;
+    GeometryError where the grids of a case differ.
     """
     folder = Path(folder)
-    info = _read_json(folder / "dataset.json")
-    for key in ("channel_names", "labels", "file_ending"):
+    where = folder / "dataset.json"
+    info = _read_json(where)
+    if "modality" in info and "channel_names" not in info:
+        raise DataError(
+            f"{where} is of nnU-Net v1 or MSD; convert it (nnUNetv2_convert_MSD_dataset) and give the result"
+        )
+    for key in _NEEDED:
         if key not in info:
-            raise DataError(f"{folder / 'dataset.json'} has no {key!r}; nnU-Net v2 needs it")
+            raise DataError(f"{where} has no {key!r}; nnU-Net v2 needs it")
     ending = str(info["file_ending"])
     if ending not in SUFFIXES:
+        raise DataError(f"{where}: file_ending {ending!r} is not read; known are {', '.join(SUFFIXES)}")
+    channels = _channels(info["channel_names"], where)
+    labels = _labels(info, where)
+    files = _listed(info, folder) if "dataset" in info else _found(folder, ending, len(channels))
+    if info["numTraining"] != len(files):
         raise DataError(
-            f"{folder / 'dataset.json'}: file_ending {ending!r} is not read; known are {', '.join(SUFFIXES)}"
+            f"{where} says numTraining {info['numTraining']!r}, {len(files)} cases are there; mend one of them"
         )
-    channels = tuple(str(info["channel_names"][key]) for key in sorted(info["channel_names"], key=int))
-    names = _labels(info, folder)
-    images = folder / "imagesTr"
+    rows = read_rows(folder / "cases.csv")
+    for case in rows:
+        if case not in files:
+            raise DataError(f"{folder / 'cases.csv'} names case {case!r}, which has no image; remove the line")
+    cases = tuple(_case(folder, case, files[case], channels, rows.get(case, {})) for case in sorted(files))
+    return Dataset(folder, cases, labels, channels, ending, str(info.get("population", "")), info)
+
+
+def regions_of(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the regions (name -> label values) that a dataset.json declares; empty where labels are plain.
+
+    >>> regions_of({"labels": {"background": 0, "whole": [1, 2], "core": [2]}})
+    {'whole': (1, 2), 'core': (2,)}
+    """
+    return {str(name): tuple(value) for name, value in info["labels"].items() if isinstance(value, (list, tuple))}
+
+
+def _channels(names: object, where: Path) -> tuple[str, ...]:
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))} or not names:
+        raise DataError(f'{where}: channel_names is {names!r}; write {{"0": "T1", "1": ...}} counting from 0')
+    return tuple(str(names[str(i)]) for i in range(len(names)))
+
+
+def _labels(info: Mapping[str, Any], where: Path) -> tuple[Label, ...]:
+    """Return one label a value; values that only regions name get their name from `synth_labels`, or a plain one."""
+    given = info["labels"]
+    if not isinstance(given, dict) or not given:
+        raise DataError(f'{where}: labels is {given!r}; write {{"background": 0, "lesion": 1, ...}}')
+    if all(str(name).isdigit() and isinstance(value, str) for name, value in given.items()):
+        raise DataError(f"{where}: labels are spelled value: name, as in nnU-Net v1; turn them round to name: value")
+    names: dict[int, str] = {}
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
+            raise DataError(f"{where}: label {name!r} has value {value!r}; give a whole number, or a list of them")
+        if len(values) == 1:
+            if values[0] in names:
+                raise DataError(
+                    f"{where}: labels {names[values[0]]!r} and {name!r} both have value {values[0]}; mend one"
+                )
+            names[values[0]] = str(name)
+    if 0 not in names:
+        raise DataError(f'{where}: no label has value 0; add "background": 0')
+    regions = regions_of(info)
+    order = info.get("regions_class_order")
+    if regions and (not isinstance(order, list) or len(order) != sum(name != IGNORE for name in given) - 1):
+        raise DataError(f"{where}: regions_class_order is {order!r}; give one value for each region and label")
+    own = {value: str(name) for name, value in dict(info.get("synth_labels", {})).items() if isinstance(value, int)}
+    for value in sorted({v for values in regions.values() for v in values}):
+        names[value] = own.get(value, names.get(value, f"label_{value}"))
+    return tuple(Label(names[v], v, palette(n)) for n, v in enumerate(v for v in sorted(names) if v != 0))
+
+
+def _listed(info: Mapping[str, Any], folder: Path) -> dict[str, tuple[list[Path], Path]]:
+    """Return the files of `dataset` in dataset.json: case -> images, label, relative to the folder."""
+    where, given = folder / "dataset.json", info["dataset"]
+    if not isinstance(given, dict) or not given:
+        raise DataError(f'{where}: dataset is no table of cases; write {{case: {{"images": [...], "label": ...}}}}')
+    out: dict[str, tuple[list[Path], Path]] = {}
+    for case, entry in given.items():
+        try:
+            out[_safe(case)] = ([folder / path for path in entry["images"]], folder / entry["label"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f'{where}: dataset.{case} needs "images" (a list) and "label"; add them') from error
+        except OutputError as error:
+            raise DataError(f"{where}: {error}") from None
+    return out
+
+
+def _found(folder: Path, ending: str, channels: int) -> dict[str, tuple[list[Path], Path]]:
+    """Return the files that lie in imagesTr and labelsTr by their names: case -> images, label."""
+    images, masks = folder / "imagesTr", folder / "labelsTr"
     if not images.is_dir():
         raise DataError(f"{folder} has no imagesTr folder; put training images there")
-    ids = sorted(
-        {_case_of(path.name, ending) for path in images.iterdir() if path.name.endswith(ending) and path.name[0] != "."}
-    )
-    if not ids:
+    there: dict[str, set[int]] = {}
+    for path in _files(images, ending):
+        parts = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
+        if parts is None:
+            raise DataError(f"{path} has no channel number; name it <case>_0000{ending}")
+        there.setdefault(parts[1], set()).add(int(parts[2]))
+    if not there:
         raise DataError(f"{images} holds no <case>_0000{ending} files; check file_ending in dataset.json")
-    rows = _read_rows(folder / "cases.csv")
-    for case in rows:
-        if case not in ids:
-            raise DataError(f"{folder / 'cases.csv'} names case {case!r}, which has no image in imagesTr")
-    cases = tuple(_case(folder, case, len(channels), ending, rows.get(case, {})) for case in ids)
-    return Dataset(folder, cases, names, channels, ending, str(info.get("population", "")), info)
+    for case, numbers in sorted(there.items()):
+        missing, beyond = sorted(set(range(channels)) - numbers), sorted(numbers - set(range(channels)))
+        if missing:
+            raise DataError(
+                f"case {case!r} has no {case}_{missing[0]:04d}{ending}; every case needs all {channels} channels"
+            )
+        if beyond:
+            name = f"{case}_{beyond[0]:04d}{ending}"
+            raise DataError(f"case {case!r} has {name}, dataset.json names {channels} channels; mend one of them")
+        if not (masks / f"{case}{ending}").is_file():
+            raise DataError(f"case {case!r} has no labelsTr/{case}{ending}; add the mask or remove the image")
+    for path in _files(masks, ending):
+        if path.name.removesuffix(ending) not in there:
+            raise DataError(f"{path} has no image in imagesTr; add it or remove the mask")
+    return {
+        case: ([images / f"{case}_{c:04d}{ending}" for c in range(channels)], masks / f"{case}{ending}")
+        for case in there
+    }
 
 
-def _labels(info: Mapping[str, Any], folder: Path) -> tuple[Label, ...]:
-    out: list[Label] = []
-    for name, value in info["labels"].items():
-        if isinstance(value, list) or name == "ignore":
-            raise DataError(f"{folder / 'dataset.json'}: label {name!r} is a region or ignore label; give plain labels")
-        if not isinstance(value, int):
-            raise DataError(f"{folder / 'dataset.json'}: label {name!r} has value {value!r}; give a whole number")
-        if value != 0:
-            out.append(Label(str(name), value, palette(len(out))))
-    return tuple(sorted(out, key=lambda label: label.value))
+def _files(folder: Path, ending: str) -> Iterable[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ending) and path.name[0] != ".")
 
 
-def _case_of(name: str, ending: str) -> str:
-    stem = name.removesuffix(ending)
-    if not re.fullmatch(r".+_\d{4}", stem):
-        raise DataError(f"imagesTr/{name} has no channel number; name it <case>_0000{ending}")
-    return stem[:-5]
-
-
-def _case(folder: Path, case: str, channels: int, ending: str, row: Mapping[str, str]) -> Case:
-    images = tuple(folder / "imagesTr" / f"{case}_{channel:04d}{ending}" for channel in range(channels))
-    for path in images:
-        if not path.is_file():
-            raise DataError(f"case {case!r} has no {path.name}; every case needs all {channels} channels")
-    extra = folder / "imagesTr" / f"{case}_{channels:04d}{ending}"
-    if extra.is_file():
-        raise DataError(f"case {case!r} has {extra.name}, dataset.json names {channels} channels; mend one of them")
-    mask = folder / "labelsTr" / f"{case}{ending}"
-    if not mask.is_file():
-        raise DataError(f"case {case!r} has no labelsTr/{mask.name}; add the mask or remove the image")
+def _case(
+    folder: Path,
+    case: str,
+    files: tuple[Sequence[Path], Path],
+    channels: tuple[str, ...],
+    row: Mapping[str, AttributeValue],
+) -> Case:
+    images, mask = files
+    if len(images) != len(channels):
+        raise DataError(
+            f"case {case!r} lists {len(images)} images, dataset.json names {len(channels)} channels; mend one"
+        )
     first = read_header(images[0]).outline()
     for path in (*images[1:], mask):
         first.require_same_geometry(read_header(path).outline(), case=case, what="mask" if path == mask else path.name)
-    truth = folder / "truthTr" / f"{case}{ending}"
-    attributes = {k: _typed(v) for k, v in row.items() if k not in ("case", "patient", "text") and v != ""}
+    truth = folder / "truthTr" / mask.name
     return Case(
         id=case,
-        images=images,
+        images=tuple(images),
         mask=mask,
         truth=truth if truth.is_file() else None,
-        patient=row.get("patient") or None,
-        attributes=attributes,
-        text=row.get("text") or None,
+        patient=str(row["patient"]) if "patient" in row else None,
+        attributes={name: value for name, value in row.items() if name not in ("patient", "text")},
+        text=str(row["text"]) if "text" in row else None,
     )
-
-
-def _typed(value: str) -> AttributeValue:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
-
-
-def _read_rows(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and "case" not in rows[0]:
-        raise DataError(f"{path} has no column 'case'; the first line names the columns")
-    return {row["case"]: row for row in rows}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; an nnU-Net dataset needs it")
     try:
-        data = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); mend or write it again") from error
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path} {place} is not valid JSON ({error.msg}); mend or write it again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); mend or write it again") from error
     if not isinstance(data, dict):
         raise DataError(f"{path} holds no JSON object; write it again")
     return data
 
 
-def check_mask(mask: Volume, labels: Mapping[str, int], *, case: str) -> None:
-    """Raise DataError when the mask of `case` has a value that is no label's."""
-    strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - {0, *labels.values()})
-    if strange:
-        raise DataError(
-            f"mask of case {case!r} has value {strange[0]}, dataset.json knows {sorted(labels.values())}; "
-            "mend one of them"
-        )
+def _safe(case: str) -> str:
+    if not _CASE.fullmatch(case) or ".." in case:
+        raise OutputError(f"case id {case!r} is no plain file name; use letters, digits, _ . -")
+    return case
 
 
+@final
 class DatasetWriter:
-    """Writes an nnU-Net raw dataset case by case; dataset.json comes last. Gaps in label values are closed."""
+    """Writes an nnU-Net raw dataset case by case; dataset.json comes last.
+
+    nnU-Net wants label values without gaps: `labels` (name -> value) are numbered 1, 2, ... in order of their
+    values, a label named "ignore" last; the original values stand in dataset.json under `synth_label_values`.
+    `regions` (name -> values of `labels`) become nnU-Net regions; then `synth_labels` keeps the plain names.
+    """
 
     def __init__(
         self,
@@ -154,48 +227,104 @@ class DatasetWriter:
         channels: tuple[str, ...],
         labels: Mapping[str, int],
         file_ending: str = ".nii.gz",
+        regions: Mapping[str, Sequence[int]] | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
+        if file_ending not in SUFFIXES:
+            raise OutputError(f"file ending {file_ending!r} is not written; known are {', '.join(SUFFIXES)}")
         self.folder = Path(folder)
         self.name, self.channels, self.file_ending = name, channels, file_ending
-        self.labels = dict(sorted(labels.items(), key=lambda item: item[1]))
-        self.values = {name: number for number, name in enumerate(self.labels, start=1)}
+        known = {label: value for label, value in labels.items() if value != 0}
+        self.labels = dict(sorted(known.items(), key=lambda item: (item[0] == IGNORE, item[1])))
+        if len(set(self.labels.values())) != len(self.labels):
+            raise OutputError(f"labels {dict(labels)} share a value; give each its own")
+        self.values = {label: number for number, label in enumerate(self.labels, start=1)}
+        self.regions = {region: tuple(values) for region, values in (regions or {}).items()}
+        for region, values in self.regions.items():
+            if not values or not set(values) <= set(self.labels.values()):
+                raise OutputError(f"region {region!r} has values {values}; use those of {self.labels}")
         self.extra = dict(extra or {})
 
     def paths(self, case: str) -> list[Path]:
         """Return the files of a case, relative to the folder. Errors: OutputError for an id that is no plain name."""
-        if not _CASE.fullmatch(case) or ".." in case:
-            raise OutputError(f"case id {case!r} is no plain file name; use letters, digits, _ . -")
-        images = [Path("imagesTr") / f"{case}_{c:04d}{self.file_ending}" for c in range(len(self.channels))]
+        images = [Path("imagesTr") / f"{_safe(case)}_{c:04d}{self.file_ending}" for c in range(len(self.channels))]
         return [*images, Path("labelsTr") / f"{case}{self.file_ending}"]
 
-    def add(self, case: str, image: Volume, mask: Volume) -> dict[str, str]:
-        """Write one case and return {relative path: sha256}."""
-        *images, label = self.paths(case)
-        image.require_same_geometry(mask, case=case)
-        for channel, path in enumerate(images):
-            write(image.replace(data=image.data[channel : channel + 1]), self.folder / path)
-        given = dict(mask.labels or self.labels)
-        out = np.zeros(mask.data.shape, dtype=np.uint8)
-        for name, value in given.items():
-            if value:
-                out[mask.data == value] = self.values[name]
-        write(mask.replace(data=out, labels=None), self.folder / label)
-        return {str(path): sha256_of(self.folder / path) for path in (*images, label)}
+    def has(self, case: str) -> bool:
+        """True when every file of the case is there; each was written whole, the mask last."""
+        return all((self.folder / path).is_file() for path in self.paths(case))
 
-    def finish(self, count: int) -> None:
-        """Write dataset.json for `count` cases."""
+    def add(self, case: str, image: Volume, mask: Volume) -> dict[str, str]:
+        """Write one case and return {relative path: sha256}; nothing is written of a case that is wrong.
+
+        A mask that carries labels is matched by name, another one by value.
+        Errors: DataError for other channels, strange values or voxels that are no numbers; GeometryError.
+        """
+        *images, label = self.paths(case)
+        if image.channels != len(self.channels):
+            raise DataError(
+                f"case {case!r} has {image.channels} channels, the dataset {len(self.channels)}; give {self.channels}"
+            )
+        image.require_same_geometry(mask, case=case)
+        if image.data.dtype.kind == "f" and not np.isfinite(image.data).all():
+            raise DataError(f"image of case {case!r} has voxels that are NaN or infinite; make it again")
+        renumbered = self._renumbered(case, mask)
+        sums = {}
+        for channel, path in enumerate(images):
+            sums[path.as_posix()] = write(image.replace(data=image.data[channel : channel + 1]), self.folder / path)
+        sums[label.as_posix()] = write(Volume(renumbered, mask.affine), self.folder / label)
+        return sums
+
+    def _renumbered(self, case: str, mask: Volume) -> np.ndarray:
+        given = {name: value for name, value in (mask.labels or self.labels).items() if value != 0}
+        present = values_of(mask.data)
+        check_mask(mask, given, case=case)
+        low, high = (present[0], present[-1]) if present else (0, 0)
+        table = np.zeros(high - low + 1, dtype=np.uint8 if len(self.values) < 256 else np.uint16)
+        for name, value in given.items():
+            if value not in present:
+                continue
+            if name not in self.values:
+                raise DataError(f"mask of case {case!r} has label {name!r}; {nearest(name, self.values)}")
+            table[value - low] = self.values[name]
+        return table[mask.data.astype(np.int64, copy=False) - low]
+
+    def finish(self, count: int | None = None) -> None:
+        """Write dataset.json for the cases that are there. Errors: OutputError when they are fewer than `count`."""
+        suffix = f"_0000{self.file_ending}"
+        names = [path.name.removesuffix(suffix) for path in _files(self.folder / "imagesTr", suffix)]
+        found = sum(self.has(name) for name in names)
+        if found < (count or 0):
+            raise OutputError(f"{self.folder} holds {found} of {count} cases; run the command again to complete it")
         info: dict[str, object] = {
             "name": self.name,
             "channel_names": {str(i): name for i, name in enumerate(self.channels)},
             "labels": {"background": 0, **self.values},
-            "numTraining": count,
+            "numTraining": found,
             "file_ending": self.file_ending,
             **self.extra,
         }
+        if self.regions:
+            info.update(self._regions())
         if self.values != self.labels:
             info["synth_label_values"] = dict(self.labels)
         write_bytes(self.folder / "dataset.json", (json.dumps(info, indent=2) + "\n").encode())
+
+    def _regions(self) -> dict[str, object]:
+        """Return nnU-Net's labels, largest region first, and the order in which they are painted."""
+        number = {value: self.values[name] for name, value in self.labels.items()}
+        ordered = sorted(self.regions.items(), key=lambda item: -len(item[1]))
+        regions = {name: sorted(number[value] for value in values) for name, values in ordered}
+        own: list[int] = []
+        for position, values in enumerate(regions.values()):
+            inner = {v for later in list(regions.values())[position + 1 :] for v in later}
+            own.append(next((v for v in values if v not in inner), values[0]))
+        ignore = {IGNORE: self.values[IGNORE]} if IGNORE in self.values else {}
+        return {
+            "labels": {"background": 0, **regions, **ignore},
+            "regions_class_order": own,
+            "synth_labels": dict(self.values),
+        }
 
 
 def sha256_of(path: Path) -> str:
