@@ -7,6 +7,7 @@ power spectrum, scaled by a standard deviation that depends on the decoded inten
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,11 +41,11 @@ class Texture(nn.Module):
             squares += torch.bincount(place, (residual**2).flatten().double(), minlength=_LEVELS)
             count += torch.bincount(place, minlength=_LEVELS)
         seen = count > 0
-        sd = (squares / count.clamp_min(1)).sqrt()
-        last = sd[seen][-1] if seen.any() else sd.new_zeros(())
-        for index in range(_LEVELS):  # levels nobody reached take the one below
-            sd[index] = sd[index] if seen[index] else (sd[index - 1] if index else last * 0)
-        self.sd.copy_(sd)
+        levels = np.arange(_LEVELS)
+        sd = (squares / count.clamp_min(1)).sqrt().numpy()
+        if seen.any():  # levels nobody reached take what their neighbours have
+            sd = np.interp(levels, levels[seen.numpy()], sd[seen.numpy()])
+        self.sd.copy_(torch.from_numpy(sd))
         power, voxels = torch.zeros(_BANDS).double(), torch.zeros(_BANDS).double()
         for decoded, residual in kept:
             scale = self._scale(decoded)

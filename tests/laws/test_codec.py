@@ -1,0 +1,101 @@
+"""Laws of codecs: unit variance, any size, PCA start, tiles equal the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from synth import codec
+from synth.codec.autoencoder import Autoencoder
+from synth.codec.config import AutoencoderConfig, CodecConfig, IdentityConfig, OneHotConfig, PatchPCAConfig
+from synth.codec.onehot import OneHot
+from synth.codec.patch_pca import PatchPCA
+from synth.codec.texture import Texture
+from synth.codec.tiled import decode_tiled
+
+
+def _volumes(dims: int, count: int = 6) -> list[torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    pool = torch.nn.functional.avg_pool3d if dims == 3 else torch.nn.functional.avg_pool2d
+    return [2 + pool(torch.randn(1, 1, *([26] * dims), generator=rng), 3, 1)[0] for _ in range(count)]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_latents_have_unit_variance_and_keep_the_grid(dims: int) -> None:
+    volumes = _volumes(dims)
+    for config in (
+        IdentityConfig(spatial_dims=dims),
+        PatchPCAConfig(spatial_dims=dims, channels=3),
+        AutoencoderConfig(spatial_dims=dims, channels=3, width=8),
+    ):
+        made = codec.build(config).eval()
+        with torch.no_grad():
+            made.fit_whitening(made.raw_encode(made.pad(v[None]))[0] for v in volumes)
+            latents = torch.stack([made.encode(v[None])[0] for v in volumes]).movedim(1, 0).flatten(1)
+        assert torch.allclose(latents.std(dim=1), torch.ones(made.channels), atol=1e-2)
+        assert torch.allclose(latents.mean(dim=1), torch.zeros(made.channels), atol=1e-2)
+
+
+@pytest.mark.parametrize("grid", [(9, 7), (8, 12), (5, 6, 7), (8, 8, 4)])
+def test_any_size_comes_back(grid: tuple[int, ...]) -> None:
+    pixels = torch.randn(1, 1, *grid)
+    configs: list[CodecConfig] = [IdentityConfig(spatial_dims=len(grid)), AutoencoderConfig(spatial_dims=len(grid), width=8)]
+    for config in configs:
+        made = codec.build(config)
+        latents = made.encode(pixels)
+        assert tuple(latents.shape[2:]) == made.latent_grid(grid)
+        assert made.decode(latents, grid=grid).shape == pixels.shape
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_autoencoder_starts_as_the_pca(dims: int) -> None:
+    volumes = _volumes(dims)
+    pca = PatchPCA(PatchPCAConfig(spatial_dims=dims, channels=4))
+    pca.fit(volumes)
+    model = Autoencoder(AutoencoderConfig(spatial_dims=dims, channels=4, width=8))
+    model.start_from(pca)
+    pixels = volumes[0][None]
+    assert torch.allclose(model.decode(model.encode(pixels)), pca.decode(pca.encode(pixels)), atol=1e-4)
+
+
+def test_full_pca_is_lossless() -> None:
+    volumes = _volumes(2)
+    pca = PatchPCA(PatchPCAConfig(spatial_dims=2, channels=16))
+    pca.fit(volumes)
+    assert torch.allclose(pca.decode(pca.encode(volumes[0][None])), volumes[0][None], atol=1e-4)
+
+
+@pytest.mark.parametrize(("dims", "size", "tile"), [(2, 40, 8), (3, 32, 8)])
+def test_tiles_equal_the_whole(dims: int, size: int, tile: int) -> None:
+    """In 3D: 128 voxels a side, where the halo of 4 latent voxels is far from the volume."""
+    torch.manual_seed(0)
+    model = Autoencoder(AutoencoderConfig(spatial_dims=dims, channels=4, width=8, decoder_blocks=1)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    assert model.halo == 4
+    latents = torch.randn(1, 4, *([size] * dims))
+    with torch.no_grad():
+        whole, tiled = model.decode(latents), decode_tiled(model, latents, tile=tile)
+    assert float((whole - tiled).abs().max()) < 1e-5 * float(whole.abs().max())
+
+
+def test_onehot_gives_labels_back() -> None:
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (1, 1, 8, 8, 8))).float()
+    made = codec.build(OneHotConfig(labels=3, inner=IdentityConfig(in_channels=3)))
+    assert isinstance(made, OneHot)
+    assert torch.equal(made.decode(made.encode(labels)), labels.long())
+
+
+def test_texture_gives_back_spread_and_spectrum() -> None:
+    rng = torch.Generator().manual_seed(0)
+    decoded = torch.full((1, 24, 24, 24), 0.5)
+    coloured = torch.nn.functional.avg_pool3d(torch.randn(8, 1, 26, 26, 26, generator=rng), 3, 1) * 0.2
+    texture = Texture()
+    texture.fit([(decoded + residual, decoded) for residual in coloured])
+    drawn = torch.stack([texture.sample(decoded, rng) for _ in range(8)])
+    assert abs(float(drawn.std() / coloured.std()) - 1) < 0.03
+
+    def smooth(values: torch.Tensor) -> float:
+        return float(torch.nn.functional.avg_pool3d(values, 3, 1).std() / values.std())
+
+    assert abs(smooth(drawn) / smooth(coloured) - 1) < 0.06
+    assert torch.equal(texture.sample(decoded, rng.manual_seed(3)), texture.sample(decoded, rng.manual_seed(3)))

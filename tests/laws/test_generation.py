@@ -1,0 +1,138 @@
+"""Laws of generation on a tiny trained model: seeds decide, not workers, order or kills; folders round-trip."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import synth
+from pipelines.cli import run
+from synth.errors import CheckpointError, ConditionError
+from synth.sample import Condition
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "request.json"
+    }
+
+
+def _generate(model: Path, out: Path, *options: str) -> dict[str, bytes]:
+    assert run("generate", [str(model), "--out", str(out), "--count", "4", "--workers", "1", *options]) == 0
+    return _content(out)
+
+
+def test_a_sample_depends_on_its_seed_alone(model: Path) -> None:
+    generator = synth.load(model)
+    asks = [Condition(attributes={"kind": "a"}), Condition(text="a round thing")]
+    forward = list(generator.generate(asks, seeds=[5, 6]))
+    backward = list(generator.generate(asks[::-1], seeds=[6, 5]))[::-1]
+    for one, two in zip(forward, backward, strict=True):
+        assert np.array_equal(one.image.data, two.image.data)
+        assert one.mask is not None and two.mask is not None and np.array_equal(one.mask.data, two.mask.data)
+    assert not np.array_equal(forward[0].image.data, forward[1].image.data)
+
+
+def test_save_load_generate_is_bit_equal(model: Path, tmp_path: Path) -> None:
+    generator = synth.load(model)
+    synth.save(generator, tmp_path / "copy")
+    ask = [Condition()]
+    first = next(generator.generate(ask, seeds=[1]))
+    second = next(synth.load(tmp_path / "copy").generate(ask, seeds=[1]))
+    assert np.array_equal(first.image.data, second.image.data)
+
+
+def test_the_command_gives_the_python_sample(model: Path, tmp_path: Path) -> None:
+    _generate(model, tmp_path / "out")
+    sample = next(synth.load(model).generate([Condition()], seeds=[synth.Seed(0, 2)]))
+    image = synth.read(tmp_path / "out" / "imagesTr" / "syn_00002_0000.nii.gz")
+    assert np.array_equal(image.data, sample.image.data)
+    assert image.same_geometry(sample.image)
+
+
+def test_workers_and_shards_give_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    whole = _generate(model, tmp_path / "whole")
+    assert _generate(model, tmp_path / "two", "--workers", "2") == whole
+    for shard in ("1/2", "0/2"):
+        _generate(model, tmp_path / "shards", "--shard", shard)
+    assert _content(tmp_path / "shards") == whole
+
+
+def test_a_killed_run_completes_to_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    whole = _generate(model, tmp_path / "whole")
+    out = tmp_path / "cut"
+    line = [sys.executable, "-m", "pipelines.cli", "generate", str(model), "--out", str(out), "--count", "4", "--workers", "1"]
+    for wanted in (1, 2):
+        child = subprocess.Popen(line, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+        first = time.monotonic()
+        while len(list(out.glob("records/*.json"))) < wanted and time.monotonic() - first < 60:
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    assert _generate(model, out) == whole
+
+
+def test_a_larger_count_extends_and_another_ask_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _generate(model, tmp_path / "out")
+    assert run("generate", [str(model), "--out", str(tmp_path / "out"), "--count", "5", "--workers", "1"]) == 0
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 5
+    assert run("generate", [str(model), "--out", str(tmp_path / "out"), "--count", "5", "--seed", "9"]) == 2
+    assert "begun with seed = 0" in capsys.readouterr().err
+
+
+def test_given_masks_keep_geometry_and_labels(model: Path, dataset: Path, tmp_path: Path) -> None:
+    _generate(model, tmp_path / "out", "--masks", str(dataset))
+    info = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert info["labels"] == {"background": 0, "shell": 1, "core": 2}
+    assert info["synth_label_values"] == {"shell": 3, "core": 200}
+    for index in range(4):
+        given = synth.read(dataset / "labelsTr" / f"c{index:02d}.nii.gz")
+        mask = synth.read(tmp_path / "out" / "labelsTr" / f"syn_{index:05d}.nii.gz")
+        image = synth.read(tmp_path / "out" / "imagesTr" / f"syn_{index:05d}_0000.nii.gz")
+        assert np.abs(mask.affine - given.affine).max() < 1e-4 and image.same_geometry(mask)
+        assert np.array_equal(mask.data == 2, given.data == 200) and np.array_equal(mask.data == 1, given.data == 3)
+
+
+def test_manifest_says_how_and_names_no_training_case(model: Path, tmp_path: Path) -> None:
+    _generate(model, tmp_path / "out", "--set", "kind=a")
+    text = (tmp_path / "out" / "manifest.jsonl").read_text()
+    row = json.loads(text.splitlines()[1])
+    assert row["index"] == 1 and row["synthetic"] is True and row["mask_origin"] == "generated"
+    assert row["condition"]["attributes"] == {"kind": "a"} and len(row["model"]["sha256"]) == 64
+    assert "c00" not in text and "labelsTr/syn_00001.nii.gz" in row["files"]
+
+
+def test_unknown_asks_name_the_nearest(model: Path) -> None:
+    generator = synth.load(model)
+    for attributes, words in (({"kidn": "a"}, "did you mean 'kind'"), ({"kind": "c"}, "known: a, b"), ({"size": 99}, "outside")):
+        with pytest.raises(ConditionError, match=words):
+            next(generator.generate([Condition(attributes=attributes)], seeds=[0]))  # pyright: ignore[reportArgumentType]
+
+
+def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    with pytest.raises(CheckpointError, match="no model folder"):
+        synth.load(tmp_path / "nowhere")
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    tensors = load_file(broken / "weights.safetensors")
+    name = next(iter(sorted(tensors)))
+    save_file({key: value for key, value in tensors.items() if key != name}, broken / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="missing"):
+        synth.load(broken)
+    save_file({**tensors, "extra": tensors[name].clone()}, broken / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="not in this recipe"):
+        synth.load(broken)
+    (broken / "weights.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        synth.load(broken)
