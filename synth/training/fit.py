@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Task:
     batch     a pure function of the number of the batch: step * accumulation + part
     validate  named figures of the averaged weights; "score" among them (lower is better) chooses the checkpoint
     preview   where given, called with the number of steps done after each validation
+    settings  what else decides the weights (batch sizes, codec, data); a run goes on only with equal ones
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     batch: Callable[[int], Any]
     validate: Callable[[], Mapping[str, float]]
     preview: Callable[[int], None] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None) -> None:
@@ -53,7 +55,7 @@ def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Repor
     Raises Interrupted after a checkpoint on SIGINT, SIGTERM or SIGUSR1.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _same_config(folder / "config.json", {**asdict(config), "seed": seed})
+    _same_config(folder / "config.json", {**task.settings, **asdict(config), "seed": seed})
     trained = Trained(task, config, seed)
     for place in ("last", "best"):
         mend_folder(folder / place)
@@ -200,13 +202,14 @@ def _accelerator(device: torch.device) -> Any:
 def _same_config(path: Path, now: dict[str, Any]) -> None:
     """Write the config of a new run; refuse another one for a run that was begun.
 
-    A field that the file does not know yet counts as its default.
+    A field that the file does not know yet counts as its default, a setting as equal.
     """
+    now = json.loads(json.dumps(now))  # as it comes back: tuples as lists
     if not path.is_file():
         write_json(path, now)
         return
     try:
-        before = {**asdict(FitConfig()), **json.loads(path.read_text())}
+        before = {**now, **asdict(FitConfig()), **json.loads(path.read_text())}
     except (json.JSONDecodeError, TypeError) as error:
         raise ConfigError(f"{path} is not a training config ({error}); give another --out") from error
     for name in sorted(now):

@@ -214,6 +214,15 @@ def test_a_field_the_folder_does_not_know_counts_as_its_default(tmp_path: Path):
     fit(tiny.task(), tiny.config(), tmp_path, seed=0)
 
 
+def test_other_settings_are_refused_by_name(tmp_path: Path):
+    settings = {"patch": (8, 10, 8), "codec": {"kind": "identity"}}
+    with pytest.raises(Interrupted):
+        fit(tiny.task(settings=settings), tiny.config(), tmp_path, seed=0, report=_stop_at(2))
+    with pytest.raises(ConfigError, match=r"patch = \[8, 10, 8\], now it is \[4, 4, 4\]"):
+        fit(tiny.task(settings={**settings, "patch": (4, 4, 4)}), tiny.config(), tmp_path, seed=0)
+    fit(tiny.task(settings={**settings, "new": 1}), tiny.config(), tmp_path, seed=0)
+
+
 def test_checkpoint_of_another_module_is_refused_in_one_line(tmp_path: Path):
     with pytest.raises(Interrupted):
         fit(tiny.task(), tiny.config(), tmp_path, seed=0, report=_stop_at(2))
