@@ -90,7 +90,7 @@ def read_header(path: str | Path) -> Header:
         grid, channels, affine, dtype = _itk_header(path)
     dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
     header = Header(grid[:2] if grid[2:] == (1,) else grid, channels, affine, dtype)
-    _placed(header.outline().data, affine, path)
+    _placed(np.broadcast_to(np.zeros((), dtype=dtype), (channels, *header.grid)), affine, path)
     return header
 
 

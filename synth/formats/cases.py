@@ -39,7 +39,7 @@ def read_rows(path: Path) -> dict[str, dict[str, AttributeValue]]:
         if len(line) != len(columns) or row["case"] in cells:
             why = "names its case again" if len(line) == len(columns) else f"has {len(line)} cells, not {len(columns)}"
             raise DataError(f"{path} line {number} {why}; mend the line")
-        cells[row.pop("case")] = {name: text for name, text in row.items() if text != ""}
+        cells[row["case"]] = {name: text for name, text in row.items() if text != "" and name != "case"}
     kinds = {name: _kind([row[name] for row in cells.values() if name in row]) for name in columns}
     kinds.update(patient=str, text=str)
     return {case: {name: kinds[name](text) for name, text in row.items()} for case, row in cells.items()}
