@@ -106,8 +106,9 @@ def _agreement(report: Report, made: Sequence[Judged], bench: Bench, seed: int, 
     control = float(swapped[kept].mean() / own[kept].mean())
     report.metrics["alignment.permuted"] = Figure(control, len(made), "lower", "of the segmenter's own held-out Dice")
     fails = control < NON_INFERIORITY and control < ratio
+    said = "fails, as it must" if fails else "does not fail"
     report.verdicts["control"] = Verdict(
-        fails, f"with masks swapped between samples the agreement is {control:.2f}: {'fails, as it must' if fails else 'does not fail'}"
+        fails, f"with masks swapped between samples the agreement is {control:.2f}: {said}"
     )
 
 
@@ -154,7 +155,11 @@ def _neighbours(report: Report, made: np.ndarray, train: np.ndarray, held: np.nd
     to_train = nearest_neighbours(made / scale, train / scale)
     reference = nearest_neighbours(held / scale, train / scale)
     report.metrics["privacy.nearest"] = Figure(
-        float(np.median(to_train)), len(made), "higher", "feature distance to training", floor=float(np.median(reference))
+        float(np.median(to_train)),
+        len(made),
+        "higher",
+        "feature distance to training",
+        floor=float(np.median(reference)),
     )
     report.metrics["privacy.closer_than_holdout"] = Figure(
         float((to_train < reference.min()).mean()), len(made), "lower", "share nearer than any hold-out volume"
@@ -178,8 +183,13 @@ def _similarity(report: Report, made: Sequence[Judged], held: Sequence[Judged], 
     floor = pairs(held) if len(held) >= 2 else None
     report.metrics["diversity.ms_ssim"] = Figure(pairs(made), min(8, len(made)), "lower", "between pairs", floor=floor)
     if held and held[0].image.shape == made[0].image.shape:
-        values = [ssim(item.image[None], held[int(rng.integers(len(held)))].image[None], data_range=1.0)[0] for item in made[:8]]
-        report.metrics["fidelity.ssim"] = Figure(float(np.mean(values)), len(values), "higher", "to a random real volume")
+        values = [
+            ssim(item.image[None], held[int(rng.integers(len(held)))].image[None], data_range=1.0)[0]
+            for item in made[:8]
+        ]
+        report.metrics["fidelity.ssim"] = Figure(
+            float(np.mean(values)), len(values), "higher", "to a random real volume"
+        )
 
 
 def _pictures(report: Report, made: Sequence[Judged], held: Sequence[Judged]) -> None:

@@ -45,7 +45,7 @@ class _Block(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """U-Net of three levels on blocks of 2^dims voxels: (batch, channel, *grid) -> scores (batch, 1 + labels, *grid)."""
+    """U-Net of three levels on blocks of 2^dims voxels: (batch, channel, *grid) -> scores for each label."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
@@ -87,7 +87,9 @@ class Segmenter(nn.Module):
 def _to_depth(x: Tensor) -> Tensor:
     dims = x.ndim - 2
     split = x.reshape(*x.shape[:2], *[part for n in x.shape[2:] for part in (n // 2, 2)])
-    return split.permute(0, 1, *[3 + 2 * d for d in range(dims)], *[2 + 2 * d for d in range(dims)]).flatten(1, 1 + dims)
+    return split.permute(0, 1, *[3 + 2 * d for d in range(dims)], *[2 + 2 * d for d in range(dims)]).flatten(
+        1, 1 + dims
+    )
 
 
 def _to_space(x: Tensor, dims: int) -> Tensor:

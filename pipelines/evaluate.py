@@ -92,7 +92,10 @@ def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list
         mask = np.zeros(values.shape, dtype=np.uint8)
         for label in dataset.labels:
             if label.name not in names:
-                raise DataError(f"{folder}: label {label.name!r} is not one of the real data ({', '.join(names)}); judge like with like")
+                raise DataError(
+                    f"{folder}: label {label.name!r} is not one of the real data's ({', '.join(names)}); "
+                    "judge like with like"
+                )
             mask[values == label.value] = names.index(label.name) + 1
         out.append(Judged(case.id, np.stack(mapped), mask, asked.get(case.id, "")))
     return out
@@ -124,5 +127,7 @@ def digests(folder: Path) -> dict[str, str]:
     """Return {relative path: sha256} of a dataset's images and masks."""
     from synth.formats.nnunet import sha256_of
 
-    files = sorted(path for name in ("imagesTr", "labelsTr") for path in (folder / name).iterdir() if path.name[0] != ".")
+    files = sorted(
+        path for name in ("imagesTr", "labelsTr") for path in (folder / name).iterdir() if path.name[0] != "."
+    )
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}

@@ -108,7 +108,8 @@ class Generate:
         for name in sorted(asked):
             if before.get(name) != asked[name]:
                 raise OutputError(
-                    f"{self.out} was begun with {name} = {before.get(name)}, now it is {asked[name]}; give another --out"
+                    f"{self.out} was begun with {name} = {before.get(name)}, now it is {asked[name]}; "
+                    "give another --out"
                 )
 
 

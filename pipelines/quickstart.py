@@ -24,9 +24,7 @@ class Quickstart:
         from synth.generator import load
 
         dataset, report_folder = self.out / "dataset", self.out / "report"
-        Generate(
-            model=MODEL, out=dataset, count=COUNT, seed=self.seed, workers=self.workers, spread="contrast"
-        ).run()
+        Generate(model=MODEL, out=dataset, count=COUNT, seed=self.seed, workers=self.workers, spread="contrast").run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
         made = synthetic_set(dataset, schema)

@@ -33,7 +33,7 @@ class Seed(NamedTuple):
     """What a sample's randomness depends on: the run's seed, the sample's index in it, the attempt."""
 
     seed: int
-    index: int = 0
+    index: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]
     attempt: int = 0
 
 

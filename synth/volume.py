@@ -143,7 +143,12 @@ class Volume:
                 if sigma.max() > 0.05:
                     source = ndimage.gaussian_filter(source, sigma, mode="nearest")
             out[channel] = ndimage.affine_transform(
-                source, matrix, offset, output_shape=tuple(grid), order=0 if is_mask else 1, cval=fill
+                source,
+                matrix,
+                offset,  # pyright: ignore[reportArgumentType]
+                output_shape=tuple(grid),
+                order=0 if is_mask else 1,
+                cval=fill,
             )
         return Volume(out, np.asarray(affine), self.labels)
 

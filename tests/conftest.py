@@ -49,7 +49,9 @@ def write_dataset(folder: Path, count: int, grid: tuple[int, ...], affine: np.nd
         image, labels = phantom(index, grid)
         write(Volume(image[None], affine), folder / "imagesTr" / f"c{index:02d}_0000.nii.gz")
         write(Volume(table[labels].astype(np.int16)[None], affine), folder / "labelsTr" / f"c{index:02d}.nii.gz")
-        rows.append(f"c{index:02d},p{index // 2},a {('round', 'long')[index % 2]} thing,{index},{('a', 'b')[index % 2]}")
+        rows.append(
+            f"c{index:02d},p{index // 2},a {('round', 'long')[index % 2]} thing,{index},{('a', 'b')[index % 2]}"
+        )
     info = {
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, **values},

@@ -100,21 +100,41 @@ def _strange(data: np.ndarray) -> np.ndarray:
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken json": (lambda f: (f / "dataset.json").write_text("{"), "JSON"),
     "no json": (lambda f: (f / "dataset.json").unlink(), "dataset.json"),
-    "no channel names": (lambda f: (f / "dataset.json").write_text('{"labels": {}, "file_ending": ".nii.gz"}'), "channel_names"),
+    "no channel names": (
+        lambda f: (f / "dataset.json").write_text('{"labels": {}, "file_ending": ".nii.gz"}'),
+        "channel_names",
+    ),
     "unknown ending": (lambda f: _edit_json(f, file_ending=".tif"), "file_ending"),
     "label is text": (lambda f: _edit_json(f, labels={"background": 0, "shell": "one"}), "whole number"),
     "missing mask": (lambda f: (f / "labelsTr" / "c01.nii.gz").unlink(), "c01"),
     "missing channel": (lambda f: _edit_json(f, channel_names={"0": "MR", "1": "T2"}), "channels"),
-    "extra channel": (lambda f: shutil.copy(f / "imagesTr" / "c01_0000.nii.gz", f / "imagesTr" / "c01_0001.nii.gz"), "c01"),
+    "extra channel": (
+        lambda f: shutil.copy(f / "imagesTr" / "c01_0000.nii.gz", f / "imagesTr" / "c01_0001.nii.gz"),
+        "c01",
+    ),
     "no images": (lambda f: shutil.rmtree(f / "imagesTr"), "imagesTr"),
-    "misnamed": (lambda f: shutil.copy(f / "imagesTr" / "c01_0000.nii.gz", f / "imagesTr" / "c9.nii.gz"), "channel number"),
-    "truncated": (lambda f: (f / "imagesTr" / "c01_0000.nii.gz").write_bytes((f / "imagesTr" / "c01_0000.nii.gz").read_bytes()[:900]), "c01"),
+    "misnamed": (
+        lambda f: shutil.copy(f / "imagesTr" / "c01_0000.nii.gz", f / "imagesTr" / "c9.nii.gz"),
+        "channel number",
+    ),
+    "truncated": (
+        lambda f: (f / "imagesTr" / "c01_0000.nii.gz").write_bytes(
+            (f / "imagesTr" / "c01_0000.nii.gz").read_bytes()[:900]
+        ),
+        "c01",
+    ),
     "not a volume": (lambda f: (f / "imagesTr" / "c01_0000.nii.gz").write_text("x"), "c01"),
     "nan": (lambda f: _voxels(f / "imagesTr" / "c01_0000.nii.gz", _nan), "NaN"),
     "constant": (lambda f: _voxels(f / "imagesTr" / "c01_0000.nii.gz", lambda d: d * 0 + 5), "constant"),
     "strange label": (lambda f: _voxels(f / "labelsTr" / "c01.nii.gz", _strange), "value 7"),
     "other grid": (lambda f: _voxels(f / "labelsTr" / "c01.nii.gz", lambda d: d[:-1]), "grid"),
-    "other affine": (lambda f: synth.write(synth.read(f / "labelsTr" / "c01.nii.gz").replace(affine=np.diag([3.0, 2, 2, 1])), f / "labelsTr" / "c01.nii.gz"), "affine"),
+    "other affine": (
+        lambda f: synth.write(
+            synth.read(f / "labelsTr" / "c01.nii.gz").replace(affine=np.diag([3.0, 2, 2, 1])),
+            f / "labelsTr" / "c01.nii.gz",
+        ),
+        "affine",
+    ),
     "stray row": (lambda f: (f / "cases.csv").write_text("case,patient\nghost,p\n"), "ghost"),
     "table without case": (lambda f: (f / "cases.csv").write_text("a,b\n1,2\n"), "column 'case'"),
 }
@@ -144,7 +164,9 @@ def test_malformed_datasets(name: str, tmp_path: Path, capsys: pytest.CaptureFix
         (["--count", "1", "--spread", "size"], "spread"),
     ],
 )
-def test_bad_asks(model: Path, options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_asks(
+    model: Path, options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["generate", str(model), "--out", str(tmp_path / "out"), *options]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 

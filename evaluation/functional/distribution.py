@@ -43,9 +43,9 @@ def _plain(x: np.ndarray, y: np.ndarray) -> float:
     right = (y - y.mean(axis=0)) / np.sqrt(len(y) - 1)
     # tr (S_x S_y)^(1/2) is the sum of singular values of L R^T; for n > d through the d x d Gram factors
     if len(left) > left.shape[1]:
-        left = np.linalg.qr(left, mode="r")
+        left = np.asarray(np.linalg.qr(left, mode="r"))
     if len(right) > right.shape[1]:
-        right = np.linalg.qr(right, mode="r")
+        right = np.asarray(np.linalg.qr(right, mode="r"))
     cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
     return float(mean @ mean + (left**2).sum() + (right**2).sum() - 2.0 * cross)
 

@@ -29,7 +29,10 @@ def ssim(x: Any, y: Any, *, data_range: float, mask: Any = None) -> np.ndarray:
     """
     first, second = array(x), array(y)
     _same_shape(first, second)
-    values = [np.mean([_maps(a, b, data_range)[0] for a, b in zip(p, q, strict=True)], axis=0) for p, q in zip(first, second, strict=True)]
+    values = [
+        np.mean([_maps(a, b, data_range)[0] for a, b in zip(p, q, strict=True)], axis=0)
+        for p, q in zip(first, second, strict=True)
+    ]
     if mask is None:
         return np.array([value.mean() for value in values])
     crop = tuple(slice(_RADIUS, -_RADIUS) for _ in range(first.ndim - 2))

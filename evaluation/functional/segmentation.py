@@ -33,7 +33,8 @@ def hd95(pred: Any, ref: Any, *, labels: Sequence[int], spacing_mm: Sequence[flo
         if not a.any() or not b.any():
             out.append(0.0 if not a.any() and not b.any() else diagonal)
             continue
-        edge_a, edge_b = a & ~ndimage.binary_erosion(a), b & ~ndimage.binary_erosion(b)
+        edge_a = a & np.logical_not(ndimage.binary_erosion(a))
+        edge_b = b & np.logical_not(ndimage.binary_erosion(b))
         to_b = ndimage.distance_transform_edt(~edge_b, sampling=spacing_mm)[edge_a]  # pyright: ignore[reportOptionalSubscript, reportCallIssue, reportArgumentType, reportIndexIssue]
         to_a = ndimage.distance_transform_edt(~edge_a, sampling=spacing_mm)[edge_b]  # pyright: ignore[reportOptionalSubscript, reportCallIssue, reportArgumentType, reportIndexIssue]
         out.append(float(np.percentile(np.concatenate([to_a, to_b]), 95)))

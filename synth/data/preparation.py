@@ -111,7 +111,7 @@ def _learn(
     dims = 0
     for number, case in enumerate(dataset.cases, start=1):
         checked = read_case(case, dataset)
-        dims = checked.image.spatial_dims if not dims else dims
+        dims = dims if dims else checked.image.spatial_dims
         if checked.image.spatial_dims != dims:
             raise DataError(f"case {case.id!r} is {checked.image.spatial_dims}D, others are {dims}D; split the dataset")
         turned = Placement.of(checked.image, grid=(1,) * dims, spacing_mm=(1.0,) * dims)

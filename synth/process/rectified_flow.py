@@ -64,7 +64,7 @@ class RectifiedFlow(GaussianProcess):
         return Estimate(clean=raw, noise=(x - (1.0 - time) * raw) / time.clamp_min(_SMALLEST_TIME), raw=raw)
 
     def objective(self, prediction: "Tensor", clean: "Tensor", other: "Tensor", t: "Tensor") -> "Tensor":
-        """Return the unreduced squared error of the prediction, weighted so that both kinds see the velocity's scale."""
+        """Return the unreduced squared error, weighted so that both kinds see the velocity's scale."""
         if self.prediction == "velocity":
             return (prediction - (other - clean)) ** 2
         weight = (1.0 / expand(t, clean).clamp_min(_SMALLEST_TIME) ** 2).clamp_max(self.weight_cap)

@@ -142,7 +142,8 @@ def card(recipe: Recipe, prepared: Prepared) -> str:
         recipe.description or "A generator of paired image-mask volumes.",
         "",
         f"- population: {schema.population}",
-        f"- training cases: {count['train']} of {patients} patients (hold-out {count['holdout']}, test {count['test']})",
+        f"- training cases: {count['train']} of {patients} patients "
+        f"(hold-out {count['holdout']}, test {count['test']})",
         f"- grid {'x'.join(map(str, schema.grid))} at {', '.join(f'{s:g}' for s in schema.spacing_mm)} mm",
         f"- labels: {', '.join(label.name for label in schema.labels) or 'none'}",
         f"- attributes: {', '.join(attribute.name for attribute in schema.attributes) or 'none'}",

@@ -38,7 +38,10 @@ def test_latents_have_unit_variance_and_keep_the_grid(dims: int) -> None:
 @pytest.mark.parametrize("grid", [(9, 7), (8, 12), (5, 6, 7), (8, 8, 4)])
 def test_any_size_comes_back(grid: tuple[int, ...]) -> None:
     pixels = torch.randn(1, 1, *grid)
-    configs: list[CodecConfig] = [IdentityConfig(spatial_dims=len(grid)), AutoencoderConfig(spatial_dims=len(grid), width=8)]
+    configs: list[CodecConfig] = [
+        IdentityConfig(spatial_dims=len(grid)),
+        AutoencoderConfig(spatial_dims=len(grid), width=8),
+    ]
     for config in configs:
         made = codec.build(config)
         latents = made.encode(pixels)

@@ -70,7 +70,19 @@ def test_workers_and_shards_give_the_same_bytes(model: Path, tmp_path: Path) -> 
 def test_a_killed_run_completes_to_the_same_bytes(model: Path, tmp_path: Path) -> None:
     whole = _generate(model, tmp_path / "whole")
     out = tmp_path / "cut"
-    line = [sys.executable, "-m", "pipelines.cli", "generate", str(model), "--out", str(out), "--count", "4", "--workers", "1"]
+    line = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "generate",
+        str(model),
+        "--out",
+        str(out),
+        "--count",
+        "4",
+        "--workers",
+        "1",
+    ]
     for wanted in (1, 2):
         child = subprocess.Popen(line, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
         first = time.monotonic()
@@ -81,7 +93,9 @@ def test_a_killed_run_completes_to_the_same_bytes(model: Path, tmp_path: Path) -
     assert _generate(model, out) == whole
 
 
-def test_a_larger_count_extends_and_another_ask_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_larger_count_extends_and_another_ask_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _generate(model, tmp_path / "out")
     assert run("generate", [str(model), "--out", str(tmp_path / "out"), "--count", "5", "--workers", "1"]) == 0
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 5
@@ -113,7 +127,11 @@ def test_manifest_says_how_and_names_no_training_case(model: Path, tmp_path: Pat
 
 def test_unknown_asks_name_the_nearest(model: Path) -> None:
     generator = synth.load(model)
-    for attributes, words in (({"kidn": "a"}, "did you mean 'kind'"), ({"kind": "c"}, "known: a, b"), ({"size": 99}, "outside")):
+    for attributes, words in (
+        ({"kidn": "a"}, "did you mean 'kind'"),
+        ({"kind": "c"}, "known: a, b"),
+        ({"size": 99}, "outside"),
+    ):
         with pytest.raises(ConditionError, match=words):
             next(generator.generate([Condition(attributes=attributes)], seeds=[0]))  # pyright: ignore[reportArgumentType]
 
