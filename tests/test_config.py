@@ -1,13 +1,43 @@
 """Configuration: what is written is read back, and every mistake is named with its place."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.configs import config_path, shipped
 from synth import config
 from synth.errors import ConfigError
 from synth.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disc:
+    kind: Literal["disc"] = "disc"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    kind: Literal["box"] = "box"
+    sides: tuple[float, float] = (1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    name: str
+    shape: Disc | Box = Disc()
+    mask: Disc | None = None
+    named: Mapping[str, Disc] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
+    either: str | float | None = None
+    folder: Path | None = None
+    shown: bool = True
 
 
 def test_shipped_recipes_are_complete_and_round_trip() -> None:
@@ -17,17 +47,70 @@ def test_shipped_recipes_are_complete_and_round_trip() -> None:
         assert config.load(Recipe, config.dump(recipe)) == recipe
 
 
+@given(
+    st.builds(
+        Scene,
+        name=st.text(),
+        shape=st.one_of(
+            st.builds(Disc, radius=st.floats(allow_nan=False)),
+            st.builds(Box, sides=st.tuples(st.floats(0, 1e-3), st.floats(1e9, 1e30))),
+        ),
+        mask=st.none() | st.builds(Disc, radius=st.floats(0, 1)),
+        named=st.dictionaries(st.text(), st.builds(Disc, radius=st.floats(0, 1)), max_size=3),
+        sizes=st.lists(st.integers(), max_size=3).map(tuple),
+        either=st.none() | st.floats(allow_nan=False) | st.text(),
+        folder=st.none() | st.just(Path("a/b")),
+        shown=st.booleans(),
+    )
+)
+def test_what_is_dumped_loads_equal(scene: Scene) -> None:
+    text = config.dump(scene)
+    assert config.load(Scene, text) == scene
+    assert config.dump(config.load(Scene, text)) == text
+
+
+def test_numpy_scalars_and_paths_are_dumped_plainly() -> None:
+    scene = Scene(name="x", shape=Disc(radius=np.float64(1e-5)), sizes=(np.int64(3),), folder=Path("a"))  # pyright: ignore[reportArgumentType]
+    assert config.load(Scene, config.dump(scene)) == scene
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("name: x\nimage: {process: {kind: rectified_flow, shfit: 3}}", "image.process.shfit.*did you mean 'shift'"),
         ("name: x\nimgae: {}", "imgae.*did you mean 'image'"),
-        ("name: x\nimage: {training: {fit: {learning_rate: 1e-4}}}", "1.0e-4"),
-        ("name: x\nimage: {codec: {kind: wavelet}}", "wavelet"),
+        ("name: x\nimage: {training: {fit: {learning_rate: 1e-4}}}", "learning_rate.*write 1.0e-4"),
+        ("name: x\nimage: {training: {fit: {learning_rate: 2.5E3}}}", "write 2.5e\\+3"),
+        (
+            "name: x\nimage: {codec: {kind: wavelet}}",
+            "image.codec.kind: 'wavelet'.*known: autoencoder, identity, onehot",
+        ),
+        ("name: x\nimage: {codec: {kind: patch_pac}}", "did you mean 'patch_pca'.*known: autoencoder"),
+        (
+            "name: x\nimage: {codec: {kind: autoencoder, widht: 3}}",
+            "unknown field of AutoencoderConfig; did you mean 'width'",
+        ),
+        ("name: x\nimage: {codec: {stride: 2}}", "image.codec.kind: is missing; write one of identity"),
+        ("name: x\nimage: {codec: 3}", "image.codec: should be a section"),
+        (
+            "name: x\nimage: {process: {kind: rectified_flow, prediction: noise}}",
+            "prediction: 'noise'.*clean, velocity",
+        ),
+        ("name: x\nimage: {training: {patch: [4, a, 4]}}", "image.training.patch.1.*got 'a'"),
+        ("name: x\nimage: {training: {patch: 4}}", "image.training.patch: should be a list"),
+        ("name: x\nimage: {guidance: 4}", "image.guidance: should be a section"),
+        ("name: x\nimage: {guidance: {text: yes}}", "image.guidance.text.*got True"),
+        ("name: x\nimage: {steps: '7'}", "image.steps.*got '7'"),
+        ("name: x\nimage: {steps: yes}", "image.steps.*got True"),
+        ("name: x\nimage:", "image: should be a section of Part, got None"),
         ("image: {}", "name: is missing"),
-        ("name: x\nimage: {steps: 0}", "steps is 0"),
-        ("name: [x", "not valid YAML"),
+        ("name: x\nimage: {steps: 0}", "image: steps is 0"),
+        ("name: x\nname: y", "line 2, column 1.*'name' is written twice"),
+        ("name: [x", "line 1, column 9 is not valid YAML"),
+        ("name: !!python/object:os.system x", "not valid YAML"),
+        ("name: \x00", "not valid YAML"),
         ("- a", "no fields"),
+        ("", "no fields"),
     ],
 )
 def test_mistakes_are_named(text: str, words: str) -> None:
@@ -36,11 +119,35 @@ def test_mistakes_are_named(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_fixed_lists_have_their_length() -> None:
+    with pytest.raises(ConfigError, match="shape.sides: should have 2 values, got 3"):
+        config.load(Scene, "name: x\nshape: {kind: box, sides: [1, 2, 3]}")
+    with pytest.raises(ConfigError, match="named.a.radius"):
+        config.load(Scene, "name: x\nnamed: {a: {radius: wide}}")
+
+
 def test_overrides() -> None:
     recipe = config.load(Recipe, "name: x", overrides=["image.training.fit.steps=7", "seed=3"])
     assert recipe.image.training.fit.steps == 7 and recipe.seed == 3
-    with pytest.raises(ConfigError, match="no value"):
-        config.load(Recipe, "name: x", overrides=["seed"])
+    recipe = config.load(Recipe, "name: x\nmask: null", overrides=["mask.steps=3"])
+    assert recipe.mask is not None and recipe.mask.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed", "no value"),
+        ("=3", "no name"),
+        ("a..b=3", "no name"),
+        ("image.stesp=3", "did you mean 'steps'"),
+        ("image.steps=[", "override image.steps.*not valid YAML"),
+        ("name.a=3", "name is a value"),
+        ("seed=", "seed.*got None"),
+    ],
+)
+def test_bad_overrides_are_named(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config.load(Recipe, "name: x", overrides=[override])
 
 
 def test_unknown_recipes_name_the_nearest(tmp_path: Path) -> None:
@@ -48,3 +155,6 @@ def test_unknown_recipes_name_the_nearest(tmp_path: Path) -> None:
         config_path("brain-tny")
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(Recipe, tmp_path / "gone.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(Recipe, tmp_path / "latin.yaml")
