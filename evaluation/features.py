@@ -11,8 +11,8 @@ _SIGMAS = (0.7, 1.4, 2.8)
 _PYRAMID = 4
 
 
-def features(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Return the features of an image (channel, *grid) in mapped intensities, and of its labels (*grid).
+def features(image: np.ndarray, mask: np.ndarray | None = None, *, labels: int = 0) -> np.ndarray:
+    """Return the features of an image (channel, *grid) in mapped intensities, and of its labels 1..`labels` (*grid).
 
     Inside the body: quantiles, moments, energies of gradient and Laplacian of Gaussian at three scales; a 4-cell
     intensity pyramid along every axis; and each label's mean and spread.
@@ -27,7 +27,7 @@ def features(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
             out.append(float(np.sqrt((ndimage.gaussian_laplace(channel, sigma) ** 2).mean())))
         out += [float(cell.mean()) for cell in _cells(channel)]
         if mask is not None:
-            for label in range(1, int(mask.max(initial=0)) + 1):
+            for label in range(1, labels + 1):
                 inside = channel[mask == label]
                 out += [float(inside.mean()), float(inside.std())] if inside.size else [0.0, 0.0]
     return np.array(out)

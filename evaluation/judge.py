@@ -55,9 +55,8 @@ def judge(
     tell = progress or (lambda _: None)
     made, train, held = list(synthetic), list(training), list(real)
     _agreement(report, made, bench, seed, tell)
-    made_features = _features(made, tell)
-    held_features = _features(held, tell) if held else np.zeros((0, 1))
-    train_features = _features(train, tell) if train else np.zeros((0, 1))
+    labels = max((int(item.mask.max(initial=0)) for item in (*made, *held, *train)), default=0)
+    made_features, held_features, train_features = (_features(items, labels, tell) for items in (made, held, train))
     _distribution(report, made_features, held_features, seed)
     _neighbours(report, made_features, train_features, held_features)
     _similarity(report, made, held, seed)
@@ -124,13 +123,12 @@ def _mean_dice(found: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _features(items: Sequence[Judged], tell: Callable[[str], None]) -> np.ndarray:
+def _features(items: Sequence[Judged], labels: int, tell: Callable[[str], None]) -> np.ndarray:
     out = []
     for item in items:
-        out.append(extractor.features(item.image, item.mask))
+        out.append(extractor.features(item.image, item.mask, labels=labels))
         tell("measured")
-    widest = max(len(row) for row in out)
-    return np.stack([np.pad(row, (0, widest - len(row))) for row in out])
+    return np.stack(out) if out else np.zeros((0, 1))
 
 
 def _distribution(report: Report, made: np.ndarray, held: np.ndarray, seed: int) -> None:

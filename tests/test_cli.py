@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "affine",
     ),
     "stray row": (lambda f: (f / "cases.csv").write_text("case,patient\nghost,p\n"), "ghost"),
-    "table without case": (lambda f: (f / "cases.csv").write_text("a,b\n1,2\n"), "column 'case'"),
+    "table without case": (lambda f: (f / "cases.csv").write_text("a,b\n1,2\n"), "'case'"),
 }
 
 

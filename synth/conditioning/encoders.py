@@ -112,7 +112,7 @@ class TextEncoder(nn.Module):
         device = self.null.device
         rows, mask = [], torch.zeros(len(ids), longest, dtype=torch.bool, device=device)
         for number, row in enumerate(ids):
-            values = self.table(torch.tensor(row, device=device)) + self.place[:len(row)] if row else self.null[None]
+            values = self.table(torch.tensor(row, device=device)) + self.place[: len(row)] if row else self.null[None]
             mask[number, : len(values)] = True
             rows.append(functional.pad(values, (0, 0, 0, longest - len(values))))
         tokens = self.layer(torch.stack(rows), src_key_padding_mask=~mask)

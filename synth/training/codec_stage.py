@@ -19,6 +19,7 @@ from synth.data.prepared import Prepared, PreparedCase
 from synth.recipe import CodecTraining
 from synth.rng import numpy_rng
 from synth.training.fit import Report, Task, fit
+from synth.training.preview import codec_preview
 
 PartName = Literal["image", "mask"]
 
@@ -75,6 +76,8 @@ def train_codec(
             loss=lambda module, batch, rng: module.loss(batch, rng),  # pyright: ignore[reportCallIssue]
             batch=lambda step: pixels.crops(training, step, seed),
             validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout)),
+            preview=codec_preview(codec, [pixels.tensor(case) for case in holdout[:2]], folder / "previews"),
+            settings={"crop": training.crop, "batch": training.batch},
         )
         fit(task, training.fit, folder, seed=seed, report=report)
     codec.eval()

@@ -1,7 +1,7 @@
 """The generator stage: cached latents and conditions -> a denoiser, judged by its hold-out denoising loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from synth.rng import numpy_rng, torch_rng
 from synth.sample import Condition
 from synth.training.fit import Report, Task, fit
 from synth.training.objectives import DenoisingObjective, LatentBatch, channel_weights
+from synth.training.preview import flow_preview
 from synth.volume import Volume
 
 TIME_BINS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -105,6 +106,8 @@ def train_flow(
         loss=lambda module, data, rng: {"denoising": objective(model.flow, data, rng)},
         batch=batch,
         validate=lambda: holdout_score(model, objective, latents, holdout[:12]),
+        preview=flow_preview(model, [_whole(latents, case) for case in holdout[:2]], folder / "previews"),
+        settings={name: value for name, value in asdict(training).items() if name != "fit"},
     )
     fit(task, training.fit, folder, seed=seed, report=report)
     model.flow.eval()
@@ -116,14 +119,18 @@ def holdout_score(
     """Return the conditional denoising loss of whole hold-out volumes at fixed times and noise, and its mean."""
     figures: dict[str, list[float]] = {f"t={t}": [] for t in TIME_BINS}
     for number, case in enumerate(cases):
-        grid = tuple(latents.of(case).shape[1:])
-        whole = latents.batch([case], [(0,) * len(grid)], grid)
+        whole = _whole(latents, case)
         for t in TIME_BINS:
             rng = torch_rng("holdout", number, round(100 * t))
             loss = objective.at(model.flow, whole, torch.tensor([t], dtype=torch.float64), rng)
             figures[f"t={t}"].append(float(loss.mean()))
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return {**means, "score": float(np.mean(list(means.values())))}
+
+
+def _whole(latents: Latents, case: PreparedCase) -> LatentBatch:
+    grid = tuple(latents.of(case).shape[1:])
+    return latents.batch([case], [(0,) * len(grid)], grid)
 
 
 def _scale(model: PartModel) -> Tensor:
