@@ -7,10 +7,9 @@ knows no dataset layout.
 """
 
 import errno
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,8 +93,8 @@ def read_header(path: str | Path) -> Header:
     return header
 
 
-def write(volume: Volume, path: str | Path) -> str:
-    """Write a volume atomically and return the file's sha256; equal volumes give equal bytes.
+def write(volume: Volume, path: str | Path) -> None:
+    """Write a volume atomically; equal volumes give equal bytes.
 
     Truth values are stored as uint8, float16 and float64 as float32; other types stay. Channels of a NIfTI
     file are a vector (fifth axis). Errors: OutputError when it cannot be written, GeometryError for sheared axes.
@@ -113,16 +112,16 @@ def write(volume: Volume, path: str | Path) -> str:
     stored = np.dtype(np.uint8 if kind.kind == "b" else np.float32 if kind.kind == "f" else kind.newbyteorder("="))
     data = volume.data.astype(stored, copy=False)
     data = data if volume.spatial_dims == 3 else data[..., None]
-    if suffix not in (".nii", ".nii.gz"):
-        return _write_itk(data, volume.affine, path)
-    content = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz")
-    write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
+    if suffix.startswith(".nii"):
+        pieces = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz")
+        _swap_in(path, lambda draft: _pour(pieces, draft))
+    else:
+        _write_itk(data, volume.affine, path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes atomically: all of them, or nothing and an OutputError."""
-    _swap_in(path, lambda partial: partial.write_bytes(content))
+    _swap_in(path, lambda draft: _pour([content], draft))
 
 
 def _known_file(path: Path) -> str:
@@ -159,6 +158,11 @@ def _whole(data: np.ndarray, path: Path) -> np.ndarray:
     if max(high, -low) >= 2**31:
         raise DataError(f"{path} is no mask: it holds {max(high, -low):g}; give label values below 2^31")
     return rounded.astype(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))))
+
+
+def _pour(pieces: Iterable[bytes | memoryview], draft: Path) -> None:
+    with draft.open("wb") as file:
+        file.writelines(pieces)
 
 
 def _swap_in(path: Path, make: Callable[[Path], object], *, folder: bool = False) -> None:
@@ -224,7 +228,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(data.transpose(0, *range(data.ndim - 1, 0, -1))), affine
 
 
-def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
+def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     array = np.ascontiguousarray(data.transpose(3, 2, 1, 0) if len(data) > 1 else data[0].transpose(2, 1, 0))
@@ -237,14 +241,7 @@ def _write_itk(data: np.ndarray, affine: np.ndarray, path: Path) -> str:
     image.SetSpacing(spacing.tolist())
     image.SetDirection((turned[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(turned[:3, 3].tolist())
-    digest: list[str] = []
-
-    def make(partial: Path) -> None:
-        sitk.WriteImage(image, str(partial), True)
-        digest.append(hashlib.sha256(partial.read_bytes()).hexdigest())
-
-    _swap_in(path, make, folder=True)
-    return digest[0]
+    _swap_in(path, lambda draft: sitk.WriteImage(image, str(draft), True), folder=True)
 
 
 def _why(error: RuntimeError) -> str:

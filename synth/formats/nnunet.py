@@ -269,11 +269,10 @@ class DatasetWriter:
         if image.data.dtype.kind == "f" and not np.isfinite(image.data).all():
             raise DataError(f"image of case {case!r} has voxels that are NaN or infinite; make it again")
         renumbered = self._renumbered(case, mask)
-        sums = {}
         for channel, path in enumerate(images):
-            sums[path.as_posix()] = write(image.replace(data=image.data[channel : channel + 1]), self.folder / path)
-        sums[label.as_posix()] = write(Volume(renumbered, mask.affine), self.folder / label)
-        return sums
+            write(image.replace(data=image.data[channel : channel + 1]), self.folder / path)
+        write(Volume(renumbered, mask.affine), self.folder / label)
+        return {path.as_posix(): sha256_of(self.folder / path) for path in (*images, label)}
 
     def _renumbered(self, case: str, mask: Volume) -> np.ndarray:
         given = {name: value for name, value in (mask.labels or self.labels).items() if value != 0}
