@@ -25,9 +25,13 @@ def frechet_distance(x: Any, y: Any, *, debias: bool = False) -> float:
         raise ValueError(f"features are (n, d) and (m, d), got {first.shape} and {second.shape}")
     if min(len(first), len(second)) < 2:
         raise ValueError("a Frechet distance needs at least 2 samples on each side")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("features hold NaN or infinity; drop those volumes first")
     whole = _plain(first, second)
     if not debias:
         return whole
+    if min(len(first), len(second)) < 4:
+        raise ValueError("extrapolation halves both sides: it needs at least 4 samples on each")
     rng = np.random.default_rng(0)
     halves = []
     for _ in range(16):
@@ -48,6 +52,29 @@ def _plain(x: np.ndarray, y: np.ndarray) -> float:
         right = np.asarray(np.linalg.qr(right, mode="r"))
     cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
     return float(mean @ mean + (left**2).sum() + (right**2).sum() - 2.0 * cross)
+
+
+def kernel_distance(x: Any, y: Any) -> float:
+    """Return the unbiased squared maximum mean discrepancy of features x (n, d) and y (m, d), n != m allowed.
+
+    MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean k(x_i, y_j), k(a, b) = (a.b / d + 1)^3
+    (Gretton et al. 2012; kernel of Binkowski et al. 2018). Unbiased, so it is at times below 0.
+    Errors: ValueError for fewer than 2 samples or feature widths that differ.
+    """
+    first, second = array(x), array(y)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(f"features are (n, d) and (m, d), got {first.shape} and {second.shape}")
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a kernel distance needs at least 2 samples on each side")
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1.0) ** 3
+
+    def within(a: np.ndarray) -> float:
+        values = kernel(a, a)
+        return float((values.sum() - np.trace(values)) / (len(a) * (len(a) - 1)))
+
+    return within(first) + within(second) - 2.0 * float(kernel(first, second).mean())
 
 
 def nearest_neighbours(x: Any, y: Any) -> np.ndarray:

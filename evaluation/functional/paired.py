@@ -1,5 +1,6 @@
 """Comparisons of one volume with another: SSIM, MS-SSIM, PSNR. data_range is always asked for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def ssim(x: Any, y: Any, *, data_range: float, mask: Any = None) -> np.ndarray:
     Errors: ValueError for shapes that differ or axes shorter than the window.
     """
     first, second = array(x), array(y)
-    _same_shape(first, second)
+    _comparable(first, second, data_range)
     values = [
         np.mean([_maps(a, b, data_range)[0] for a, b in zip(p, q, strict=True)], axis=0)
         for p, q in zip(first, second, strict=True)
@@ -37,7 +38,10 @@ def ssim(x: Any, y: Any, *, data_range: float, mask: Any = None) -> np.ndarray:
         return np.array([value.mean() for value in values])
     crop = tuple(slice(_RADIUS, -_RADIUS) for _ in range(first.ndim - 2))
     masks = np.broadcast_to(array(mask) > 0, (len(first), 1, *first.shape[2:]))
-    return np.array([value[m[0][crop]].mean() for value, m in zip(values, masks, strict=True)])
+    kept = [m[0][crop] for m in masks]
+    if not all(m.any() for m in kept):
+        raise ValueError("a mask is empty where the window fits; there is nothing to compare")
+    return np.array([value[m].mean() for value, m in zip(values, kept, strict=True)])
 
 
 def ms_ssim(x: Any, y: Any, *, data_range: float) -> np.ndarray:
@@ -47,10 +51,8 @@ def ms_ssim(x: Any, y: Any, *, data_range: float) -> np.ndarray:
     below 0 count as 0.
     """
     first, second = array(x), array(y)
-    _same_shape(first, second)
-    scales = 1
-    while scales < len(_SCALES) and min(first.shape[2:]) // 2**scales > 2 * _RADIUS:
-        scales += 1
+    _comparable(first, second, data_range)
+    scales = ms_ssim_scales(first.shape[2:])
     weights = np.array(_SCALES[:scales]) / sum(_SCALES[:scales])
     out = np.ones(len(first))
     for scale in range(scales):
@@ -63,7 +65,21 @@ def ms_ssim(x: Any, y: Any, *, data_range: float) -> np.ndarray:
     return out
 
 
-def _same_shape(x: np.ndarray, y: np.ndarray) -> None:
+def ms_ssim_scales(grid: Sequence[int]) -> int:
+    """Return how many of the 5 scales a grid carries; reports state it beside the value.
+
+    >>> ms_ssim_scales((176, 256, 256)), ms_ssim_scales((64, 80, 64)), ms_ssim_scales((32, 32))
+    (5, 3, 2)
+    """
+    scales = 1
+    while scales < len(_SCALES) and min(grid) // 2**scales > 2 * _RADIUS:
+        scales += 1
+    return scales
+
+
+def _comparable(x: np.ndarray, y: np.ndarray, data_range: float) -> None:
+    if not data_range > 0:
+        raise ValueError(f"data_range is the span of possible values and positive, got {data_range}")
     if x.shape != y.shape:
         raise ValueError(f"volumes have shapes {x.shape} and {y.shape}; compare equal ones")
     if min(x.shape[2:]) <= 2 * _RADIUS:
