@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "judge a synthetic set against real data",
     "info": "what is this model, dataset, volume or report",
 }
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 OUR_FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -36,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(usage())
         return 0
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"synth {version('synthvol')}")
+        print(f"synth {_version()}")
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
@@ -68,18 +67,44 @@ def run(verb: str, rest: list[str]) -> int:
         return _say(str(stop) or "interrupted; run the same command again to go on", INTERRUPTED)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else BAD_INPUT
+    except BrokenPipeError:
+        # the reader of our output left (`| head`); what is buffered must not fail again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUR_FAULT
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _say(f"the disk is full ({error.filename}); free room and run the same command again", BAD_INPUT)
-        return _fault(error)
+        return _system(error)
     except Exception as error:
         return _fault(error)
+
+
+def _system(error: OSError) -> int:
+    """Say what the operating system refused: full disks and unusable paths are the user's to mend."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _say(f"the disk is full{place}; free room and run the same command again", BAD_INPUT)
+    if error.filename and error.errno in _UNUSABLE:
+        return _say(
+            f"{error.filename}: {(error.strerror or 'unusable').lower()}; give a path that can be used", BAD_INPUT
+        )
+    return _fault(error)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("synthvol")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _fault(error: Exception) -> int:
     if os.environ.get("SYNTH_DEBUG"):
         raise error
-    return _say(f"our fault: {type(error).__name__}: {error}; set SYNTH_DEBUG=1 for the traceback", OUR_FAULT)
+    return _say(
+        f"our fault: {type(error).__name__}: {' '.join(str(error).split())}; set SYNTH_DEBUG=1 for the traceback",
+        OUR_FAULT,
+    )
 
 
 def _say(text: str, code: int) -> int:

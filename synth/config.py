@@ -62,14 +62,14 @@ def dump(value: Any) -> str:
 
 def plain(value: Any) -> Any:
     """Return dataclasses, mappings and tuples as dicts, lists and scalars."""
+    if type(value).__module__ == "numpy":
+        return plain(value.tolist())  # YAML has no word for numpy's scalars
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if type(value).__module__ == "numpy":
-        return plain(value.tolist())  # YAML has no word for numpy's scalars
     return str(value) if isinstance(value, Path) else value
 
 
