@@ -2,7 +2,9 @@
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +18,22 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any connection but to this machine is an error."""
-    connect = socket.socket.connect
+    """Any connection or look-up of a name but this machine's is an error."""
+    here = ("127.0.0.1", "::1", "localhost", "", None, socket.gethostname())
 
-    def guarded(self: socket.socket, address: object) -> None:
-        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise AssertionError(f"a test reached for {address}")
-        connect(self, address)  # pyright: ignore[reportArgumentType]
+    def guard(home: object, name: str, host_of: Callable[..., object]) -> None:
+        call = getattr(home, name)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            if host_of(*arguments) not in here:
+                raise AssertionError(f"a test reached for {host_of(*arguments)}")
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(home, name, guarded)
+
+    for name in ("connect", "connect_ex"):
+        guard(socket.socket, name, lambda _, address: address[0] if isinstance(address, tuple) else "")
+    guard(socket, "getaddrinfo", lambda host=None, *_: host)
 
 
 def phantom(index: int, grid: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
