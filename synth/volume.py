@@ -129,7 +129,7 @@ class Volume:
 
         if len(grid) != self.spatial_dims:
             raise GeometryError(f"cannot resample a {self.spatial_dims}D volume to grid {tuple(grid)}")
-        to_old = np.linalg.inv(self.affine) @ np.asarray(affine, dtype=np.float64)
+        to_old = _snapped(np.linalg.inv(self.affine) @ np.asarray(affine, dtype=np.float64))
         dims = self.spatial_dims
         matrix, offset = to_old[:dims, :dims], to_old[:dims, 3]
         is_mask = self.labels is not None or self.data.dtype == np.bool_
@@ -157,3 +157,13 @@ def _corners(grid: tuple[int, ...]) -> np.ndarray:
     axes = [(0.0, float(n - 1)) for n in grid] + [(0.0, 0.0)] * (3 - len(grid))
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     return np.concatenate([points, np.ones((len(points), 1))], axis=1).T
+
+
+def _snapped(to_old: np.ndarray) -> np.ndarray:
+    """Return a voxel map whose entries are whole where only rounding keeps them from it.
+
+    Otherwise the first or last slice of an oblique grid falls a hair outside itself, and is filled.
+    """
+    whole = np.rint(to_old)
+    near = np.abs(to_old - whole) < np.array([1e-6, 1e-6, 1e-6, 1e-4])
+    return np.where(near, whole, to_old)
