@@ -79,7 +79,7 @@ class Segmenter(nn.Module):
     @torch.inference_mode()
     def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
         """Return the label map (*grid) of one mapped image (channel, *grid), and the class recognised."""
-        scores, classes = self(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None])
+        scores, classes = self(torch.from_numpy(np.array(image, dtype=np.float32))[None])
         name = self.config.classes[int(classes[0].argmax())] if self.config.classes else ""
         return scores[0].argmax(dim=0).numpy().astype(np.uint8), name
 
@@ -119,8 +119,8 @@ def train_segmenter(
     """Return a segmenter trained on `examples`: cross-entropy and soft Dice, flips, gain and noise as augmentation."""
     torch.manual_seed(seed)
     model = Segmenter(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         rng = numpy_rng(seed, "segmenter", step)
         batch = [_augmented(examples[int(rng.integers(len(examples)))], rng) for _ in range(2)]
@@ -131,7 +131,7 @@ def train_segmenter(
         loss = _segmentation_loss(scores.float(), masks)
         if config.classes:
             wanted = torch.tensor([config.classes.index(example.name) for example in batch])
-            loss = loss + 0.1 * functional.cross_entropy(classes.float(), wanted)
+            loss = loss + 0.3 * functional.cross_entropy(classes.float(), wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
