@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import evaluation
 import synth
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,17 @@ PUBLIC = {
         "save",
         "write",
     ],
+    "evaluation": [
+        "CalibrationError",
+        "Dice",
+        "FrechetDistance",
+        "HD95",
+        "KernelDistance",
+        "MultiScaleSSIM",
+        "PSNR",
+        "SSIM",
+        "SurfaceDice",
+    ],
 }
 VERBS = ["cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
@@ -44,8 +56,10 @@ def _loaded_after(program: str, names: list[str], *, cwd: Path = ROOT) -> list[s
 
 def test_public_names_are_these() -> None:
     assert sorted(synth.__all__) == PUBLIC["synth"] == dir(synth)
-    for name in synth.__all__:
-        assert getattr(synth, name).__doc__, name
+    assert sorted(evaluation.__all__) == PUBLIC["evaluation"]
+    for module in (synth, evaluation):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = synth.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -56,8 +70,8 @@ def test_verbs_are_these() -> None:
     assert sorted(BUILT) == VERBS
 
 
-def test_importing_synth_is_light() -> None:
-    assert _loaded_after("import synth", HEAVY) == []
+def test_importing_is_light() -> None:
+    assert _loaded_after("import synth, evaluation", HEAVY) == []
 
 
 def test_verbs_import_nothing_heavy() -> None:
