@@ -33,11 +33,13 @@ class Info:
 def describe(thing: str) -> dict[str, object]:
     """Return facts by name. Errors: DataError when it is nothing known."""
     from synth.errors import DataError
-    from synth.generator import bundled
 
     path = Path(thing)
     if path.is_file():
         return _volume(path)
+
+    from synth.generator import bundled
+
     folder = path if path.is_dir() else bundled().get(thing)
     if folder is None:
         raise DataError(f"{thing} is no file, folder or bundled model; bundled are {', '.join(bundled()) or 'none'}")
@@ -107,10 +109,15 @@ def _prepared(folder: Path) -> dict[str, object]:
 def _report(folder: Path) -> dict[str, object]:
     import json
 
-    report = json.loads((folder / "report.json").read_text())
-    verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
-    figures = {name: value["value"] for name, value in report["metrics"].items()}
-    return {"kind": "report", "population": report["population"], **verdicts, **figures}
+    from synth.errors import DataError
+
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
+        figures = {name: value["value"] for name, value in report["metrics"].items()}
+        return {"kind": "report", "population": report["population"], **verdicts, **figures}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / 'report.json'} is broken ({error!r}); run `synth evaluate` again") from error
 
 
 def _dataset(folder: Path) -> dict[str, object]:
@@ -119,7 +126,7 @@ def _dataset(folder: Path) -> dict[str, object]:
     dataset = read(folder)
     return {
         "kind": "synthetic dataset" if (folder / "manifest.jsonl").is_file() else "dataset",
-        "layout": "nnU-Net v2 raw",
+        "layout": "nnU-Net v2 raw" if (folder / "dataset.json").is_file() else "images and masks of the same names",
         "cases": len(dataset.cases),
         "channels": dataset.channels,
         "labels": dataset.label_values,

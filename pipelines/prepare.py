@@ -33,13 +33,14 @@ class Prepare:
     def run(self) -> int:
         """Prepare, and print what this data can show."""
         from pipelines.progress import Progress
-        from synth.data.preparation import PreparationOptions, prepare, what_it_can_show
+        from synth.data.preparation import PreparationOptions, label_volumes, prepare, what_it_can_show
         from synth.data.splits import patients_of, split_patients
         from synth.errors import OutputError
         from synth.formats import read
 
-        if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
-            raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
+        if self.out.exists() and not self.overwrite and not (self.out.is_dir() and not any(self.out.iterdir())):
+            raise OutputError(f"{self.out} is not an empty folder; give --overwrite or another --out")
+        options = PreparationOptions(spacing_mm=self.spacing, grid=self.size)
         dataset = read(self.source)
         patients, assumed = patients_of(dataset.cases, self.patients)
         splits = split_patients(patients, holdout=self.holdout, test=self.test, seed=self.seed)
@@ -48,7 +49,6 @@ class Prepare:
         def report(stage: str, done: int, total: int) -> None:
             bars.setdefault(stage, Progress(stage, total)).advance(done)
 
-        options = PreparationOptions(spacing_mm=self.spacing, grid=self.size)
         try:
             prepared = prepare(dataset, self.out, patients=patients, splits=splits, options=options, report=report)
         finally:
@@ -58,8 +58,12 @@ class Prepare:
         print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {schema.spacing_mm} mm")
         if assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
+        unit = "ml" if len(schema.grid) == 3 else "cm2"
+        for name, size in label_volumes(prepared).items():
+            print(f"  {'median of ' + name:<32} {size:.4g} {unit}")
         for name, value in what_it_can_show(prepared):
             print(f"  {name:<32} {value}")
-        if len(set(patients.values())) == 1:
-            print("one patient only: privacy and utility cannot be judged")
+        if (known := len(set(patients.values()))) < 3:
+            whose = "one patient only" if known == 1 else "two patients only"
+            print(f"{whose}, all in training: privacy and utility cannot be judged; add patients, three at least")
         return 0

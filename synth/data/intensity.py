@@ -44,9 +44,14 @@ class Percentiles:
     high: float = 1.0
 
     def levels(self, data: np.ndarray) -> tuple[float, float]:
-        """Return the volume's own (p_low, p_high), kept apart for constant images."""
-        low, high = np.quantile(data.astype(np.float32), [self.low_share, self.high_share])
-        return float(low), float(max(high, low + 1e-6))
+        """Return the volume's own (p_low, p_high); its extremes where nearly all voxels are one value.
+
+        >>> sparse = np.zeros(1000); sparse[0] = 8.0
+        >>> Percentiles().levels(sparse)
+        (0.0, 8.0)
+        """
+        low, high = (float(level) for level in np.quantile(data.astype(np.float32), [self.low_share, self.high_share]))
+        return (low, high) if high > low else apart(float(data.min()), float(data.max()))
 
     def apply(self, data: np.ndarray, levels: tuple[float, float] | None = None) -> np.ndarray:
         """Return mapped float32 voxels, limited to [-0.5, 2] so that a few hot voxels cannot rule the losses."""
@@ -59,6 +64,11 @@ class Percentiles:
 
 
 IntensityMap = Window | Percentiles
+
+
+def apart(low: float, high: float) -> tuple[float, float]:
+    """Return (low, high) with high above low, on the scale of the values: diffusivities are of order 1e-9."""
+    return low, high if high > low else low + (abs(low) * 1e-6 or 1.0)
 
 
 def to_dtype(data: np.ndarray, dtype: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from synth import config
 from synth.data.dataset import Case, Dataset
-from synth.data.intensity import IntensityMap, Percentiles, Window
+from synth.data.intensity import IntensityMap, Percentiles, Window, apart
 from synth.data.placement import Placement
 from synth.data.prepared import Prepared, PreparedCase, Split
 from synth.data.schema import Schema, infer_attributes
@@ -20,6 +20,7 @@ from synth.io import read
 from synth.volume import Volume
 
 LARGEST_GRID = 256**3
+LARGEST_LABEL = 255
 _CT = "CT"
 
 
@@ -30,6 +31,12 @@ class PreparationOptions:
     spacing_mm: tuple[float, ...] | None = None
     grid: tuple[int, ...] | None = None
     multiple: int = 4
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not all(0 < step < np.inf for step in self.spacing_mm):
+            raise ConfigError(f"--spacing is {self.spacing_mm}; give mm above 0")
+        if self.grid is not None and any(n < 1 for n in self.grid):
+            raise ConfigError(f"--size is {self.grid}; give sizes of at least 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +72,8 @@ def read_case(case: Case, dataset: Dataset) -> Checked:
             f"mask of case {case.id!r} has value {strange[0]:g}, dataset.json knows {known}; mend one of them"
         )
     truth = None if case.truth is None else read(case.truth)
+    if truth is not None:
+        image.require_same_geometry(truth, case=case.id, what="truth")
     return Checked(image, mask, truth)
 
 
@@ -77,13 +86,21 @@ def prepare(
     options: PreparationOptions,
     report: Callable[[str, int, int], None],
 ) -> Prepared:
-    """Write the prepared folder and return it; a fault in any case leaves nothing behind."""
+    """Write the prepared folder and return it; a fault in any case leaves nothing behind.
+
+    Errors: DataError, GeometryError for a faulty case; ConfigError for options or labels that do not fit;
+    OutputError where `out` holds anything but prepared data, which is never replaced.
+    """
+    out = out.resolve()
+    _require_replaceable(dataset, out)
+    if len(dataset.labels) > LARGEST_LABEL:
+        raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    schema = _learn(dataset, splits, options, report)
     try:
         for kind in ("images", "masks"):
             (partial / kind).mkdir(parents=True)
-        schema = _learn(dataset, splits, options, report)
         rows = []
         for number, case in enumerate(dataset.cases, start=1):
             row = _write_case(partial, case, dataset, schema, patient=patients[case.id], split=splits[case.id])
@@ -91,15 +108,26 @@ def prepare(
             report("writing", number, len(dataset.cases))
         (partial / "prepared.yaml").write_text(config.dump(schema))
         (partial / "cases.jsonl").write_text("".join(json.dumps(config.plain(row)) + "\n" for row in rows))
-        out.parent.mkdir(parents=True, exist_ok=True)
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if out.exists():
-            shutil.rmtree(out)
+            os.replace(out, old)
         os.replace(partial, out)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); free room or give another --out") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Prepared.load(out)
+
+
+def _require_replaceable(dataset: Dataset, out: Path) -> None:
+    """Raise OutputError unless `out` is new, empty or prepared data, and apart from the source."""
+    source = dataset.root.resolve()
+    if source == out or source.is_relative_to(out) or out.is_relative_to(source):
+        raise OutputError(f"{out} and the source {source} lie in one another; give another --out")
+    if out.exists() and not (out.is_dir() and ((out / "prepared.yaml").is_file() or next(out.iterdir(), None) is None)):
+        raise OutputError(f"{out} holds something other than prepared data, which is not replaced; give another --out")
 
 
 def _learn(
@@ -166,8 +194,8 @@ def _intensity(channel: str, foreground: np.ndarray, levels: np.ndarray) -> Inte
     if channel == _CT:
         high = float(np.quantile(foreground, 0.999)) if foreground.size else 1000.0
         return Window(low=-1024.0, high=float(np.clip(high + 200.0, 300.0, 3071.0)))
-    low, high = np.median(levels, axis=0)
-    return Percentiles(low=float(low), high=float(max(high, low + 1e-6)))
+    low, high = apart(*(float(level) for level in np.median(levels, axis=0)))
+    return Percentiles(low=low, high=high)
 
 
 def _write_case(
@@ -175,12 +203,13 @@ def _write_case(
 ) -> PreparedCase:
     checked = read_case(case, dataset)
     placement = Placement.of(checked.image, grid=schema.grid, spacing_mm=schema.spacing_mm)
-    image = placement.to_working(checked.image, fill=float(checked.image.data.min()))
     mapped, levels = [], []
-    for channel, rule in enumerate(schema.intensities):
-        own = Percentiles().levels(checked.image.data[channel])
+    for rule, native in zip(schema.intensities, checked.image.data, strict=True):
+        own = Percentiles().levels(native)
         levels.append(own)
-        mapped.append(_apply(rule, image.data[channel], own))
+        # each channel is padded with its own lowest value: air is -1000 in CT and 0 in the MR beside it
+        moved = placement.to_working(checked.image.replace(data=native[None]), fill=float(native.min()))
+        mapped.append(_apply(rule, moved.data[0], own))
     np.save(folder / "images" / f"{case.id}.npy", np.stack(mapped))
     mask = placement.to_working(checked.mask).data[0]
     table = np.zeros(mask.shape, dtype=np.uint8)
@@ -190,14 +219,12 @@ def _write_case(
     if checked.truth is not None:
         (folder / "truth").mkdir(exist_ok=True)
         truth = placement.to_working(checked.truth, fill=float(checked.truth.data.min()))
-        np.save(
-            folder / "truth" / f"{case.id}.npy", np.stack([_apply(schema.intensities[0], truth.data[0], levels[0])])
-        )
+        np.save(folder / "truth" / f"{case.id}.npy", _apply(schema.intensities[0], truth.data[0], levels[0])[None])
     return PreparedCase(
         case=case.id,
         patient=patient,
         split=split,
-        attributes=dict(case.attributes),
+        attributes=schema.seen_attributes(case.attributes),
         text=case.text,
         levels=tuple(levels),
         native_grid=checked.image.grid,
@@ -207,6 +234,15 @@ def _write_case(
 
 def _apply(rule: IntensityMap, data: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return rule.apply(data) if isinstance(rule, Window) else rule.apply(data, levels)
+
+
+def label_volumes(prepared: Prepared) -> dict[str, float]:
+    """Return label -> median over cases of its volume in ml (of its area in cm2 for 2D data)."""
+    unit = float(np.prod(prepared.schema.spacing_mm)) / 10.0 ** len(prepared.schema.spacing_mm)
+    size = len(prepared.schema.labels) + 1
+    counts = np.array([np.bincount(prepared.mask(case).ravel(), minlength=size)[:size] for case in prepared.cases])
+    medians = np.median(counts, axis=0) * unit
+    return {label.name: float(medians[n]) for n, label in enumerate(prepared.schema.labels, start=1)}
 
 
 def what_it_can_show(prepared: Prepared) -> Sequence[tuple[str, str]]:

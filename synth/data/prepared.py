@@ -4,6 +4,7 @@ prepared.yaml (Schema), cases.jsonl, images/<case>.npy float32 (channel, *grid) 
 masks/<case>.npy uint8 (*grid) with labels 0..K in schema order, truth/<case>.npy where known.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 
 from synth import config
 from synth.data.schema import Schema
-from synth.errors import DataError
+from synth.errors import DataError, nearest
 from synth.sample import AttributeValue
 
 Split = Literal["train", "holdout", "test"]
@@ -61,9 +62,30 @@ class Prepared:
                 row["native_grid"] = tuple(row.get("native_grid", ()))
                 row["native_affine"] = tuple(row.get("native_affine", ()))
                 cases.append(PreparedCase(**row))
-            except (json.JSONDecodeError, TypeError) as error:
+                if cases[-1].split not in SPLITS:
+                    raise ValueError(f"split is {cases[-1].split!r}")
+            except (ValueError, TypeError, AttributeError) as error:
                 raise DataError(f"{path} line {number} is broken ({error}); run `synth prepare` again") from error
+        if not cases or len({case.case for case in cases}) != len(cases):
+            raise DataError(f"{path} names no case, or one twice; run `synth prepare` again")
         return cls(folder, schema, tuple(cases))
+
+    def case(self, name: str) -> PreparedCase:
+        """Return the case called `name`; DataError with the nearest name otherwise."""
+        for case in self.cases:
+            if case.case == name:
+                return case
+        raise DataError(f"{self.folder} has no case {name!r}; {nearest(name, (case.case for case in self.cases))}")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything in the folder: schema, cases and arrays, whatever the folder is called."""
+        whole = hashlib.sha256()
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                whole.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        return whole.hexdigest()
 
     def split(self, name: Split) -> tuple[PreparedCase, ...]:
         """Return the cases of one split, in order."""
@@ -84,6 +106,9 @@ class Prepared:
     def _array(self, kind: str, case: str) -> np.ndarray:
         path = self.folder / kind / f"{case}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} cannot be read ({error}); run `synth prepare` again") from error
+        if array.shape[array.ndim - len(self.schema.grid) :] != self.schema.grid:
+            raise DataError(f"{path} has shape {array.shape}, not grid {self.schema.grid}; run `synth prepare` again")
+        return array

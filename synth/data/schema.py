@@ -30,7 +30,7 @@ class Attribute:
             return str(value)
         try:
             number = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             raise ConditionError(
                 f"attribute {self.name}={value!r} is not a number; give {self.low} to {self.high}"
             ) from None
@@ -75,6 +75,11 @@ class Schema:
             if name not in known:
                 raise ConditionError(f"attribute {name!r} is unknown to the model; {nearest(name, known)}")
         return {name: known[name].check(value) for name, value in given.items()}
+
+    def seen_attributes(self, given: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+        """Return the attributes of a case without levels that no training case had: there the model knows only null."""
+        levels = {a.name: a.levels for a in self.attributes if a.kind == "categorical"}
+        return {name: value for name, value in given.items() if name not in levels or str(value) in levels[name]}
 
 
 def infer_attributes(rows: list[Mapping[str, AttributeValue]]) -> tuple[Attribute, ...]:

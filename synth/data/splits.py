@@ -16,10 +16,14 @@ def patients_of(cases: Sequence[Case], rule: str | None) -> tuple[dict[str, str]
 
     rule   None: the dataset's own patient column, else each case its own (assumed); "each"; a CSV with
            columns case, patient; or a regular expression whose first group names the patient
+    Errors: ConfigError, DataError naming the case whose patient is not known: to guess would leak.
     """
     if rule is None:
-        if all(case.patient for case in cases):
+        unknown = [case.id for case in cases if not case.patient]
+        if not unknown:
             return {case.id: str(case.patient) for case in cases}, False
+        if len(unknown) < len(cases):
+            raise DataError(f"cases.csv names no patient for case {unknown[0]!r}; add it, or give --patients each")
         return {case.id: case.id for case in cases}, True
     if rule == "each":
         return {case.id: case.id for case in cases}, False
@@ -45,8 +49,15 @@ def patients_of(cases: Sequence[Case], rule: str | None) -> tuple[dict[str, str]
 def _from_table(cases: Sequence[Case], path: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a CSV with columns case, patient")
-    with path.open(newline="") as file:
-        rows = {row.get("case", ""): row.get("patient", "") for row in csv.DictReader(file)}
+    rows: dict[str, str] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                case, patient = row.get("case") or "", row.get("patient") or ""
+                if rows.setdefault(case, patient) != patient:
+                    raise DataError(f"{path} names two patients for case {case!r}; mend one line")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error}); write it again as UTF-8") from error
     for case in cases:
         if not rows.get(case.id):
             raise DataError(f"{path} names no patient for case {case.id!r}; add a line")
@@ -64,6 +75,8 @@ def split_patients(patients: Mapping[str, str], *, holdout: float, test: float, 
     order = [names[i] for i in numpy_rng(seed, "split").permutation(len(names))]
     held = max(round(holdout * len(names)), 1) if holdout and len(names) >= 3 else 0
     tested = max(round(test * len(names)), 1) if test and len(names) >= 3 else 0
+    while held + tested >= len(names) > 0:  # rounding may not take the last patient from training
+        held, tested = (held - 1, tested) if held >= tested else (held, tested - 1)
     sides: dict[str, Split] = {}
     for number, name in enumerate(order):
         sides[name] = "holdout" if number < held else "test" if number < held + tested else "train"
