@@ -34,7 +34,7 @@ from synth.training.config import FitConfig
 
 CHANNELS = 16
 TARGETS = (24.0, 26.0, 28.0, 29.0, 30.0, 31.0, 32.0, 33.0)
-RATE = 2.0e-3
+RATE = 1.0e-3
 WARM = 10
 LINEAR_VOLUMES = 24
 

@@ -2,18 +2,34 @@
 
 from typing import TYPE_CHECKING
 
-from synth.codec.config import AutoencoderConfig, CodecConfig, IdentityConfig, OneHotConfig, PatchPCAConfig
+from synth.codec.config import (
+    AutoencoderConfig,
+    CodecConfig,
+    IdentityConfig,
+    MonaiConfig,
+    OneHotConfig,
+    PatchPCAConfig,
+)
 
 if TYPE_CHECKING:
     from synth.codec.base import Codec
 
-__all__ = ["AutoencoderConfig", "CodecConfig", "IdentityConfig", "OneHotConfig", "PatchPCAConfig", "build"]
+__all__ = [
+    "AutoencoderConfig",
+    "CodecConfig",
+    "IdentityConfig",
+    "MonaiConfig",
+    "OneHotConfig",
+    "PatchPCAConfig",
+    "build",
+]
 
 
 def build(config: CodecConfig) -> "Codec":
     """Return the untrained codec of `config`."""
     from synth.codec.autoencoder import Autoencoder
     from synth.codec.identity import Identity
+    from synth.codec.monai import MonaiAutoencoder
     from synth.codec.onehot import OneHot
     from synth.codec.patch_pca import PatchPCA
 
@@ -24,5 +40,7 @@ def build(config: CodecConfig) -> "Codec":
             return PatchPCA(config)
         case AutoencoderConfig():
             return Autoencoder(config)
+        case MonaiConfig():
+            return MonaiAutoencoder(config)
         case OneHotConfig():
             return OneHot(config, build(config.inner))

@@ -60,6 +60,34 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MonaiConfig:
+    """MONAI's AutoencoderKL without attention, for comparison; its group norms see the whole volume: no tiling.
+
+    widths      channels by level; the stride is 2 ** (levels - 1)
+    blocks      residual blocks a level
+    groups      groups of the normalisation; divides every width
+    kl          weight of the Kullback-Leibler term to N(0, 1)
+    gradient    weight of the loss on finite differences, as for `autoencoder`
+    """
+
+    kind: Literal["monai_autoencoder"] = "monai_autoencoder"
+    in_channels: int = 1
+    spatial_dims: int = 3
+    channels: int = 16
+    widths: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 1
+    groups: int = 16
+    kl: float = 1.0e-5
+    gradient: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width < 1 or width % self.groups for width in self.widths):
+            raise ConfigError(
+                f"monai_autoencoder: widths are {list(self.widths)}; give multiples of groups, {self.groups}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneHotConfig:
     """Label maps of `labels` values (background included): one-hot channels through an inner codec."""
 
@@ -74,4 +102,4 @@ class OneHotConfig:
             )
 
 
-CodecConfig = IdentityConfig | PatchPCAConfig | AutoencoderConfig | OneHotConfig
+CodecConfig = IdentityConfig | PatchPCAConfig | AutoencoderConfig | MonaiConfig | OneHotConfig

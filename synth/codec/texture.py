@@ -37,12 +37,15 @@ class Texture(nn.Module):
         kept = [(decoded, pixels - decoded) for pixels, decoded in pairs]
         squares, count = torch.zeros(_LEVELS).double(), torch.zeros(_LEVELS).double()
         for decoded, residual in kept:
-            place = self._place(decoded).round().long().flatten()
-            squares += torch.bincount(place, (residual**2).flatten().double(), minlength=_LEVELS)
-            count += torch.bincount(place, minlength=_LEVELS)
-        seen = count > 0
+            place = self._place(decoded).flatten().double()
+            low = place.floor().long().clamp_max(_LEVELS - 2)
+            energy = (residual**2).flatten().double()
+            for level, weight in ((low, 1 - (place - low)), (low + 1, place - low)):  # as `_scale` reads them
+                squares += torch.bincount(level, weight * energy, minlength=_LEVELS)
+                count += torch.bincount(level, weight, minlength=_LEVELS)
+        seen = count > 1e-6
         levels = np.arange(_LEVELS)
-        sd = (squares / count.clamp_min(1)).sqrt().numpy()
+        sd = (squares / count.clamp_min(1e-12)).sqrt().numpy()
         if seen.any():  # levels nobody reached take what their neighbours have
             sd = np.interp(levels, levels[seen.numpy()], sd[seen.numpy()])
         self.sd.copy_(torch.from_numpy(sd))
@@ -55,7 +58,10 @@ class Texture(nn.Module):
             band = _bands(tuple(energy.shape)).flatten()
             power += torch.bincount(band, energy.flatten().double(), minlength=_BANDS)
             voxels += torch.bincount(band, minlength=_BANDS)
+        reached, bands = voxels.numpy() > 0, np.arange(_BANDS)
         mean = power / voxels.clamp_min(1)
+        if reached.any():  # small grids skip bands that larger ones ask for
+            mean = torch.from_numpy(np.interp(bands, bands[reached], mean.numpy()[reached]))
         self.spectrum.copy_(mean / (mean * voxels).sum().clamp_min(1e-12) * voxels.sum().clamp_min(1))
 
     @torch.no_grad()
