@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from scipy import ndimage
 
-NAME = "radiomics-lite 1"
+NAME = "radiomics-lite 2"
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _SIGMAS = (0.7, 1.4, 2.8)
 _PYRAMID = 4
@@ -15,7 +15,8 @@ def features(image: np.ndarray, mask: np.ndarray | None = None, *, labels: int =
     """Return the features of an image (channel, *grid) in mapped intensities, and of its labels 1..`labels` (*grid).
 
     Inside the body: quantiles, moments, energies of gradient and Laplacian of Gaussian at three scales; a 4-cell
-    intensity pyramid along every axis; and each label's mean and spread.
+    intensity pyramid along every axis; and the mean, spread and share of labels 1..`labels`. The length depends on
+    channels, dimensions and `labels` only, so that rows of different volumes line up.
     """
     out: list[float] = []
     for channel in image.astype(np.float64):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -70,9 +71,9 @@ class Report:
         """Write report.json, share/ (no real voxel) and internal/ (with real images)."""
         for name, with_real in (("share", False), ("internal", True)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            (folder / name / "index.html").write_text(self.page(with_real=with_real))
-        (folder / "index.html").write_text(self.page(with_real=False))
-        (folder / "report.json").write_text(json.dumps(self.plain(), indent=1) + "\n")
+            _write(folder / name / "index.html", self.page(with_real=with_real))
+        _write(folder / "index.html", self.page(with_real=False))
+        _write(folder / "report.json", json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
 
     def page(self, *, with_real: bool) -> str:
         """Return a self-contained HTML page."""
@@ -99,8 +100,19 @@ class Report:
             absent=absent,
             pictures=pictures,
             style=_STYLE,
-            note="shows real images: keep inside" if with_real else "holds no real voxel, name or id",
+            note=(
+                "shows volumes of the population it was judged against: keep it inside"
+                if with_real
+                else "holds no voxel, name or id of the volumes it was judged against"
+            ),
         )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write whole or not at all: a killed run leaves no half report."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def _row(name: str, figure: Figure) -> str:
@@ -108,18 +120,36 @@ def _row(name: str, figure: Figure) -> str:
     floor = "" if figure.floor is None else f"{figure.floor:.4g}"
     arrow = "&darr;" if figure.better == "lower" else "&uarr;"
     return (
-        f"<tr><td>{html.escape(name)}</td><td class=v>{figure.value:.4g} {html.escape(figure.unit)}</td>"
+        f"<tr><td><code>{html.escape(name)}</code><br><small>{html.escape(_meaning(name))}</small></td>"
+        f"<td class=v>{figure.value:.4g} {html.escape(figure.unit)}</td>"
         f"<td>{interval}</td><td>{floor}</td><td>{figure.n}</td><td>{arrow}</td></tr>"
     )
+
+
+def _meaning(name: str) -> str:
+    return next((text for start, text in _MEANING.items() if name.startswith(start)), "")
 
 
 def _round(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+_MEANING = {
+    "alignment.agreement": "how well a segmenter finds the given masks in the synthetic images, against its own score",
+    "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its held-out Dice",
+    "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
+    "condition.class": "share of samples whose asked class a classifier recognises",
+    "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
+    "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",
+    "fidelity.ssim": "SSIM to a random volume of the population",
+    "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
+    "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",
+    "privacy.nearest": "median feature distance to the nearest training volume; the floor is that of hold-out volumes",
+}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #d8dee4;padding:.3rem .6rem;text-align:left}
+th{color:#57606a;font-weight:600}small{color:#57606a}code{font-size:.92em}li{margin:.4rem 0}
 .v{font-variant-numeric:tabular-nums;font-weight:600}img{max-width:100%;background:#000}figure{margin:1rem 0}
 .pass{color:#116329}.fail{color:#a40e26}.open{color:#7d4e00}.tag{background:#fff8c5;padding:.2rem .5rem}
 """
@@ -129,7 +159,8 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="view
 <p class="tag">Synthetic data, not for diagnosis. Population: {population}. This page {note}.</p>
 <h2>Verdicts</h2><ul>{verdicts}</ul>
 <h2>Pictures</h2>{pictures}
-<h2>Figures</h2><table><tr><th>figure</th><th>value</th><th>interval</th><th>floor</th><th>n</th><th>better</th></tr>
+<h2>Figures</h2><p>Intervals are 95 %, over samples. The floor is what the population itself reaches.</p>
+<table><tr><th>figure</th><th>value</th><th>interval</th><th>floor</th><th>n</th><th>better</th></tr>
 {rows}</table>
 <h2>Not computed</h2><table><tr><th>figure</th><th>why</th></tr>{absent}</table></html>
 """

@@ -20,6 +20,8 @@ from evaluation.functional import dice
 from synth.errors import CheckpointError
 from synth.rng import numpy_rng
 
+_RIDGE = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterConfig:
@@ -139,7 +141,31 @@ def train_segmenter(
         plan.step()
         if report is not None:
             report(step + 1, steps, float(loss.detach()))
-    return model.eval()
+    model.eval()
+    if config.classes:
+        fit_classes(model, examples)
+    return model
+
+
+@torch.inference_mode()
+def fit_classes(model: Segmenter, examples: Sequence[Example]) -> None:
+    """Set the class head in closed form: ridge regression of one-hot classes on the pooled features of `examples`.
+
+    Descent shared with segmentation leaves this head near chance for hundreds of steps; the optimum is one solve.
+    """
+    rows: list[Tensor] = []
+    hook = model.classify.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0][0].double()))
+    for example in examples:
+        model(torch.from_numpy(np.array(example.image, dtype=np.float32))[None])
+    hook.remove()
+    wanted = torch.tensor([model.config.classes.index(example.name) for example in examples])
+    x, y = torch.stack(rows), functional.one_hot(wanted, len(model.config.classes)).double()
+    centre, base, spread = x.mean(dim=0), y.mean(dim=0), x.std(dim=0, correction=0) + 1e-6
+    scaled = (x - centre) / spread
+    gram = scaled.T @ scaled + _RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(gram, scaled.T @ (y - base)).T / spread
+    model.classify.weight.copy_(weight)
+    model.classify.bias.copy_(base - weight @ centre)
 
 
 def _augmented(example: Example, rng: np.random.Generator) -> Example:

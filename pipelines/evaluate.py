@@ -80,14 +80,23 @@ def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list
 
     dataset = read_dataset(folder)
     manifest = folder / "manifest.jsonl"
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
-    asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
+    try:
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
+        asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
     names = [label.name for label in schema.labels]
     out = []
     for case in dataset.cases:
+        if case.mask is None:
+            raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
+        if len(case.images) != len(schema.intensities):
+            raise DataError(
+                f"{folder}: case {case.id} has {len(case.images)} channels, the real data has "
+                f"{len(schema.intensities)}; judge like with like"
+            )
         channels = [read(path).data[0] for path in case.images]
         mapped = [rule.apply(data) for rule, data in zip(schema.intensities, channels, strict=True)]
-        assert case.mask is not None
         values = read(case.mask).data[0]
         mask = np.zeros(values.shape, dtype=np.uint8)
         for label in dataset.labels:

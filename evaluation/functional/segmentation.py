@@ -69,7 +69,8 @@ def _distances(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> tup
     # nothing outside the union's box can be nearest, so the transforms run inside it
     box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(a | b))
     a, b = np.pad(a[box], 1), np.pad(b[box], 1)
-    edge_a, edge_b = a & ~ndimage.binary_erosion(a), b & ~ndimage.binary_erosion(b)
+    edge_a = a & ~np.asarray(ndimage.binary_erosion(a), dtype=bool)
+    edge_b = b & ~np.asarray(ndimage.binary_erosion(b), dtype=bool)
     to_b = np.asarray(ndimage.distance_transform_edt(~edge_b, sampling=tuple(spacing_mm)))
     to_a = np.asarray(ndimage.distance_transform_edt(~edge_a, sampling=tuple(spacing_mm)))
     return to_b[edge_a], to_a[edge_b]

@@ -128,7 +128,7 @@ def test_calibration_error_counts_zero_and_one() -> None:
 
 def test_copy_test_holds_its_size_and_finds_copies() -> None:
     rng = np.random.default_rng(0)
-    rates = []
+    training, holdout, rates = np.zeros(0), np.zeros(0), []
     for _ in range(20):
         training, holdout = rng.normal(size=(400, 6)), rng.normal(size=(100, 6))
         rates.append((F.copy_test(rng.normal(size=(100, 6)), training, holdout).p_values <= 0.05).mean())

@@ -1,0 +1,133 @@
+"""The judge on phantoms: what the report says, that the control fails, that bytes repeat, how input is refused."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from evaluation.features import features
+from evaluation.judge import Bench, Judged, judge
+from evaluation.report import Report
+from synth.errors import DataError
+from tests.conftest import phantom
+
+
+class Oracle:
+    """A segmenter that thresholds phantoms; stands in for a trained one."""
+
+    config = SimpleNamespace(labels=("shell", "core"))
+
+    def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+        return (image[0] > 0.25).astype(np.uint8) + (image[0] > 0.75).astype(np.uint8), "a"
+
+
+def items(first: int, count: int, grid: tuple[int, ...] = (16, 18, 20)) -> list[Judged]:
+    out = []
+    for index in range(first, first + count):
+        image, mask = phantom(index, grid)
+        out.append(Judged(f"c{index}", image[None] / 800.0, mask, "a"))
+    return out
+
+
+def bench() -> Bench:
+    return Bench(cast("Any", Oracle()), {"shell": 1.0, "core": 1.0})
+
+
+def judged(made: list[Judged], **changes: Any) -> Report:
+    settings: dict[str, Any] = {"real": items(20, 6), "training": items(40, 6), "population": "phantoms"}
+    return judge(made, **{**settings, "bench": bench(), **changes})
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return judged(items(0, 6))
+
+
+def test_the_report_has_the_published_form(report: Report) -> None:
+    plain = cast("dict[str, Any]", report.plain())
+    assert plain["schema"] == 1
+    assert plain["population"] == "phantoms"
+    families = {"fidelity", "diversity", "alignment", "condition", "utility", "privacy", "calibration", "artefact"}
+    for name, row in plain["metrics"].items():
+        assert name.split(".")[0] in families
+        assert {"value", "interval", "n", "better", "unit"} <= set(row) <= {
+            "value", "interval", "n", "better", "unit", "floor",
+        }  # fmt: skip
+    assert all(set(verdict) == {"ok", "why"} for verdict in plain["verdicts"].values())
+    assert not set(plain["metrics"]) & set(plain["not_computed"])
+    assert "below 50" in plain["not_computed"]["fidelity.frechet"]
+    assert [row["case"] for row in plain["samples"]] == [f"c{i}" for i in range(6)]
+
+
+def test_right_pairs_agree_and_permuted_pairs_fail(report: Report) -> None:
+    assert report.metrics["alignment.agreement"].value > 0.95
+    assert report.verdicts["alignment"].ok is True
+    assert report.metrics["alignment.permuted"].value < report.metrics["alignment.agreement"].value
+    assert report.verdicts["control"].ok is True
+    interval = report.metrics["alignment.agreement"].interval
+    assert interval is not None
+    assert interval[0] <= report.metrics["alignment.agreement"].value <= interval[1]
+
+
+def test_pairs_handed_over_permuted_do_not_pass() -> None:
+    made = items(0, 6)
+    wrong = [Judged(a.case, a.image, b.mask) for a, b in zip(made, [*made[1:], made[0]], strict=True)]
+    assert judged(wrong).verdicts["alignment"].ok is False
+
+
+def test_bytes_repeat_and_the_shared_page_holds_no_reference_volume(report: Report, tmp_path: Path) -> None:
+    report.write(tmp_path / "one")
+    judged(items(0, 6)).write(tmp_path / "two")
+    for name in ("report.json", "index.html", "share/index.html", "internal/index.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    shared, inside = ((tmp_path / "one" / name / "index.html").read_text() for name in ("share", "internal"))
+    assert shared.count("<img") == 1
+    assert inside.count("<img") == 2
+    assert "http" not in shared
+    assert not list((tmp_path / "one").rglob("*.part"))
+    assert json.loads((tmp_path / "one" / "report.json").read_text())["schema"] == 1
+
+
+def test_without_a_segmenter_or_references_the_report_says_what_is_missing() -> None:
+    report = judged(items(0, 1), bench=Bench(why_not="none fits"), real=[], training=[])
+    assert report.not_computed["alignment.agreement"] == "none fits"
+    assert {"privacy.nearest", "privacy.copy_test", "diversity.ms_ssim", "fidelity.ssim"} <= set(report.not_computed)
+    assert not report.metrics
+
+
+def test_copies_are_flagged() -> None:
+    training = items(100, 20, (12, 12))
+    made = [*items(0, 18, (12, 12)), *[Judged(f"copy{i}", t.image, t.mask) for i, t in enumerate(training[:2])]]
+    report = judged(made, real=items(200, 150, (12, 12)), training=training, bench=Bench())
+    assert {row["case"] for row in report.samples if row["flagged"]} >= {"copy0", "copy1"}
+
+
+def test_masks_without_any_known_label_give_no_number() -> None:
+    empty = [Judged(item.case, item.image, 0 * item.mask) for item in items(0, 2)]
+    assert "alignment.agreement" in judged(empty).not_computed
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([], "no case"),
+        ([Judged("x", np.full((1, 4, 4), np.nan), np.zeros((4, 4), dtype=np.uint8))], "NaN"),
+        ([Judged("x", np.zeros((1, 4, 4)), np.zeros((4, 5), dtype=np.uint8))], "is not mask grid"),
+        ([*items(0, 1), Judged("x", np.zeros((2, 4, 4, 4)), np.zeros((4, 4, 4), dtype=np.uint8))], "channels"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(made: list[Judged], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        judged(made)
+
+
+def test_features_line_up_whatever_labels_a_mask_holds() -> None:
+    item = items(0, 1)[0]
+    whole = features(item.image, item.mask, labels=2)
+    part = features(item.image, np.minimum(item.mask, 1), labels=2)
+    assert whole.shape == part.shape
+    assert np.isfinite(whole).all()
+    assert np.array_equal(whole, features(item.image, item.mask, labels=2))
