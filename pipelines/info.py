@@ -99,7 +99,7 @@ def _prepared(folder: Path) -> dict[str, object]:
         "population": schema.population,
         "cases": len(prepared.cases),
         "grid": schema.grid,
-        "spacing (mm)": schema.spacing_mm,
+        "spacing (mm)": tuple(round(s, 5) for s in schema.spacing_mm),
         "labels": [label.name for label in schema.labels],
         "attributes": [attribute.name for attribute in schema.attributes],
     }

@@ -55,7 +55,8 @@ class Prepare:
             for bar in bars.values():
                 bar.close()
         schema = prepared.schema
-        print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {schema.spacing_mm} mm")
+        spacing = tuple(round(step, 5) for step in schema.spacing_mm)
+        print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm")
         if assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
