@@ -21,6 +21,7 @@ from synth.errors import CheckpointError
 from synth.rng import numpy_rng
 
 _RIDGE = 0.05
+_SHRINK = 8  # voxels to one of the deepest level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,9 @@ def train_segmenter(
         batch = [_augmented(examples[int(rng.integers(len(examples)))], rng) for _ in range(2)]
         images = torch.from_numpy(np.stack([example.image for example in batch]))
         masks = torch.from_numpy(np.stack([example.mask for example in batch])).long()
-        with torch.autocast("cpu", torch.bfloat16):
+        # weight gradients of bfloat16 convolutions over grids shorter than their kernel are unwritten memory (torch
+        # 2.13, CPU): small volumes, whose deepest level is that short, are learned in float32
+        with torch.autocast("cpu", torch.bfloat16, enabled=min(images.shape[2:]) > 2 * _SHRINK):
             scores, classes = model(images)
         loss = _segmentation_loss(scores.float(), masks)
         if config.classes:
