@@ -11,6 +11,7 @@ range 1. A codec that ends its seconds below a PSNR has null there, and the spee
 import argparse
 import json
 import math
+import os
 import platform
 import time
 from pathlib import Path
@@ -126,7 +127,13 @@ def main(options: argparse.Namespace) -> None:
         "population": "simulated cohort",
         "command": f"python -m benchmarks.codec_speed {Path(options.data).name} {options.out} --ours {options.ours:g} "
         f"--monai {options.monai:g} --slice {options.slice:g} --threads {options.threads}",
-        "environment": {"torch": torch.__version__, "threads": options.threads, "processor": platform.machine()},
+        "environment": {
+            "torch": torch.__version__,
+            "threads": options.threads,
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[1], 1),  # above the cores: others were at work, clocks ran slow for both
+        },
         "settings": {"crop": 32, "batch": 4, "rate": RATE, "precision": "bf16 autocast", "holdout_cases": 4},
         "patch_pca_psnr_db": psnr(linear(pixels), pixels),
         **{runner.name: _summary(runner) for runner in runners},
