@@ -70,7 +70,9 @@ def mapped(sample: Sample) -> np.ndarray:
     return Percentiles().apply(sample.image.data)[0]
 
 
-def follow(generator: Generator, prepared: Prepared, cases: Sequence[PreparedCase], judge: Segmenter) -> dict[str, object]:
+def follow(
+    generator: Generator, prepared: Prepared, cases: Sequence[PreparedCase], judge: Segmenter
+) -> dict[str, object]:
     """Generate on unseen masks; return speed, sharpness against the same cases, agreement and contrast recognised."""
     labels = [1, 2, 3, 4]
     seconds, ratios, textures, right = [], [], [], []
@@ -120,7 +122,8 @@ def lesions(generator: Generator, count: int, judge: Segmenter) -> dict[str, flo
     asked, found, seconds = [], [], []
     for index in range(count):
         volume = float(rng.uniform(0.2, 12.0))
-        attributes = {"contrast": ("T1", "T2", "FLAIR")[index % 3], "lesion_volume_ml": volume, "lesion_contrast": "strong"}
+        contrast = ("T1", "T2", "FLAIR")[index % 3]
+        attributes = {"contrast": contrast, "lesion_volume_ml": volume, "lesion_contrast": "strong"}
         started = time.perf_counter()
         sample = next(generator.generate([Condition(attributes=attributes)], seeds=[10_000 + index]))
         seconds.append(time.perf_counter() - started)
