@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from synth.checkpoint import write_model
-from synth.codec.config import AutoencoderConfig, IdentityConfig, OneHotConfig, PatchPCAConfig
+from synth.codec import build as build_codec
+from synth.codec.config import CodecConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig, vocabulary
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
@@ -98,7 +99,7 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
             **{
                 **{name: getattr(config, name) for name in config.__dataclass_fields__},
                 "labels": labels if with_mask and schema.labels else 0,
-                "stride": _stride(part),
+                "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
                 "vocabulary": vocabulary(texts),
             }
@@ -115,14 +116,13 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     return replace(recipe, image=conditioned(recipe.image, with_mask=True), mask=mask, schema=schema)
 
 
-def _stride(part: Part) -> int:
-    codec = part.codec.inner if isinstance(part.codec, OneHotConfig) else part.codec
-    return 1 if isinstance(codec, IdentityConfig) else codec.stride
+def _pixel_codec(part: Part) -> CodecConfig:
+    return part.codec.inner if isinstance(part.codec, OneHotConfig) else part.codec
 
 
 def _check_codec(part: Part, channels: int, schema: Schema) -> None:
-    codec: IdentityConfig | PatchPCAConfig | AutoencoderConfig
-    codec = part.codec.inner if isinstance(part.codec, OneHotConfig) else part.codec
+    codec = _pixel_codec(part)
+    assert not isinstance(codec, OneHotConfig)
     if codec.in_channels != channels:
         raise ConfigError(f"codec.in_channels is {codec.in_channels}, the data has {channels}; give {channels}")
     if codec.spatial_dims != len(schema.grid):
