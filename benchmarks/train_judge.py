@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.segmenter import Example, SegmenterConfig, save_judge, score_by_label, train_segmenter
 from synth.data.prepared import Prepared, PreparedCase
 
-STEPS = 350
+STEPS = 500
 ATTRIBUTE = "contrast"
 
 

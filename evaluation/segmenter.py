@@ -122,8 +122,8 @@ def train_segmenter(
     """Return a segmenter trained on `examples`: cross-entropy and soft Dice, flips, gain and noise as augmentation."""
     torch.manual_seed(seed)
     model = Segmenter(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         rng = numpy_rng(seed, "segmenter", step)
         batch = [_augmented(examples[int(rng.integers(len(examples)))], rng) for _ in range(2)]
