@@ -116,7 +116,7 @@ def _dice(found: np.ndarray, mask: np.ndarray, labels: list[int]) -> np.ndarray:
     return np.where(present, dice(found, mask, labels=labels), np.nan)
 
 
-def lesions(generator: Generator, count: int, judge: Segmenter) -> dict[str, float]:
+def lesions(generator: Generator, count: int, judge: Segmenter) -> dict[str, float | None]:
     """Ask for lesion volumes without masks; return their rank correlation with what the judge finds, and the time."""
     rng = np.random.default_rng(0)
     asked, found, seconds = [], [], []
@@ -130,8 +130,10 @@ def lesions(generator: Generator, count: int, judge: Segmenter) -> dict[str, flo
         labelled, _ = judge.label(mapped(sample)[None])
         asked.append(volume)
         found.append(float((labelled == 4).sum()) * float(np.prod(sample.image.spacing_mm)) / 1000)
+    # a judge that finds no lesion anywhere gives no ranks
+    rank = float(stats.spearmanr(asked, found).statistic) if len(set(found)) > 1 else None
     return {
-        "lesion_volume_spearman": float(stats.spearmanr(asked, found).statistic),
+        "lesion_volume_spearman": rank,
         "seconds_per_pair_one_thread": float(np.median(seconds)),
     }
 
