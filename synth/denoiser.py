@@ -57,6 +57,12 @@ class Bound:
         return self.denoiser(x, t.expand(x.shape[0]), self.ports)
 
 
+def prefix_weights(scales: Sequence[float]) -> list[float]:
+    """Return the coefficient of each of len(scales) + 1 prefixes; they sum to 1 and a zero one costs nothing."""
+    full = [1.0, *scales, 0.0]
+    return [full[k] - full[k + 1] for k in range(len(full) - 1)]
+
+
 @dataclass(frozen=True, eq=False)
 class Guided:
     """Nested guidance over prefixes null -> mask -> class -> text, telescoping:
@@ -78,14 +84,11 @@ class Guided:
         """The denoisers' shared noise law."""
         return self.prefixes[0].process
 
-    def weights(self) -> list[float]:
-        """Return the coefficient of each prefix; they sum to 1 and a zero one costs nothing."""
-        scales = [1.0, *self.scales, 0.0]
-        return [scales[k] - scales[k + 1] for k in range(len(self.prefixes))]
-
     def __call__(self, x: Tensor, t: Tensor, *, to: Tensor) -> Estimate:
         """Estimate at t; clean, noise and raw are all combined linearly, so x = alpha clean + sigma noise holds."""
-        parts = [(w, p(x, t, to=to)) for w, p in zip(self.weights(), self.prefixes, strict=True) if w != 0.0]
+        parts = [
+            (w, p(x, t, to=to)) for w, p in zip(prefix_weights(self.scales), self.prefixes, strict=True) if w != 0.0
+        ]
         if len(parts) == 1:
             return parts[0][1]
         return Estimate(

@@ -19,7 +19,7 @@ from torch import Tensor
 from synth.checkpoint import read_model, write_model
 from synth.data.intensity import to_dtype
 from synth.data.placement import Placement
-from synth.denoiser import Bound, Guided
+from synth.denoiser import Bound, Guided, prefix_weights
 from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
 from synth.model import Model, PartModel
 from synth.ports import Window
@@ -129,7 +129,7 @@ class Generator:
         levels = [scales.get(group, 1.0) for group, _ in prefixes[1:]]
         window = Window.whole(latent_grid)
         bound = []
-        for weight, (_, drop) in zip(_weights(levels), prefixes, strict=True):
+        for weight, (_, drop) in zip(prefix_weights(levels), prefixes, strict=True):
             # a prefix of weight 0 is never evaluated, so its ports are not worth encoding
             ports = None if weight == 0.0 else conditioner([condition], window=window, drop=[drop])
             bound.append(Bound(part.flow.denoiser, ports))  # pyright: ignore[reportArgumentType]
@@ -216,11 +216,6 @@ class Generator:
         schema = self.model.recipe.schema
         assert schema is not None, "a model folder always carries its schema"
         return schema
-
-
-def _weights(scales: list[float]) -> list[float]:
-    full = [1.0, *scales, 0.0]
-    return [full[k] - full[k + 1] for k in range(len(full) - 1)]
 
 
 def environment() -> dict[str, str]:

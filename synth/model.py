@@ -3,7 +3,7 @@
 A model has an image part and, where it can make its own masks, a mask part.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -78,8 +78,3 @@ def build(recipe: Recipe) -> Model:
     """Return the untrained model of a recipe."""
     mask = None if recipe.mask is None else build_part(recipe.mask)
     return Model(recipe, build_part(recipe.image), mask)
-
-
-def with_recipe(model: Model, **fields: object) -> Model:
-    """Return `model` with fields of its recipe replaced."""
-    return replace(model, recipe=replace(model.recipe, **fields))  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synth.backbone.config import UNetConfig
-from synth.backbone.layers import Attention, ChannelNorm, Residual, conv, fourier, space_to_depth, zeroed
+from synth.backbone.layers import Attention, Residual, fourier, space_to_depth
+from synth.layers import ChannelNorm, conv, zeroed
 from synth.ports import Ports, PortSpec
 
 

@@ -10,25 +10,10 @@ from torch.nn import functional
 from synth.codec.base import Codec, blocks_of, pixels_of
 from synth.codec.config import AutoencoderConfig
 from synth.codec.patch_pca import PatchPCA, as_linear
+from synth.layers import ChannelNorm, conv, zeroed
 
 _POSTERIOR_PIXELS = 0.008
 """Root mean square, in mapped pixels, of the noise that the posterior starts with."""
-
-
-def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
-    return (nn.Conv3d if dims == 3 else nn.Conv2d)(inputs, outputs, kernel, padding=kernel // 2)
-
-
-class _Norm(nn.Module):
-    """RMS norm over the channels of each voxel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + 1e-6).to(x.dtype)
-        return x * scale * self.gain.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
 
 
 class _Block(nn.Module):
@@ -37,7 +22,12 @@ class _Block(nn.Module):
     def __init__(self, dims: int, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _Norm(width), nn.SiLU(), _conv(dims, width, width, 3), _Norm(width), nn.SiLU(), _conv(dims, width, width, 3)
+            ChannelNorm(width),
+            nn.SiLU(),
+            conv(dims, width, width),
+            ChannelNorm(width),
+            nn.SiLU(),
+            conv(dims, width, width),
         )
         with torch.no_grad():
             self.layers[-1].weight.mul_(0.3)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
@@ -47,11 +37,9 @@ class _Block(nn.Module):
 
 
 def _network(dims: int, inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequential:
-    last = _conv(dims, width, outputs, 3)
-    for parameter in last.parameters():
-        nn.init.zeros_(parameter)
+    last = zeroed(conv(dims, width, outputs))
     body = [_Block(dims, width) for _ in range(blocks)]
-    return nn.Sequential(_conv(dims, inputs, width, 3), *body, _Norm(width), nn.SiLU(), last)
+    return nn.Sequential(conv(dims, inputs, width), *body, ChannelNorm(width), nn.SiLU(), last)
 
 
 class Autoencoder(Codec):
@@ -71,10 +59,10 @@ class Autoencoder(Codec):
             halo=2 * config.decoder_blocks + 2,
         )
         self.config = config
-        self.project = _conv(dims, block, config.channels, 1)
+        self.project = conv(dims, block, config.channels, kernel=1)
         self.refine = _network(dims, block, config.width, config.channels, config.encoder_blocks)
         self.log_variance = nn.Parameter(torch.full((config.channels,), -5.0))
-        self.expand = _conv(dims, config.channels, block, 1)
+        self.expand = conv(dims, config.channels, block, kernel=1)
         self.render = _network(dims, config.channels, config.width, block, config.decoder_blocks)
 
     def start_from(self, pca: PatchPCA) -> None:
