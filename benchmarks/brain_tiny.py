@@ -1,30 +1,59 @@
-"""Measure a brain model on its simulated cohort: speed, codec, sharpness, obedience.
+"""Measure a brain model on its simulated cohort: speed, codec, sharpness, obedience, Fréchet distance, calls.
 
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
-python -m benchmarks.brain_tiny MODEL DATA N benchmarks/results/brain-tiny.json
+synth cohort --out COHORT3 --count 400 --seed 3
+synth prepare COHORT3 --out OTHER --holdout 0.5 --test 0
+python -m benchmarks.brain_tiny --model MODEL --data DATA --other OTHER --out benchmarks/results/brain-tiny.json
+
+DATA is what the model was trained on: codec and obedience are measured on its hold-out and test cases. OTHER is a
+disjoint cohort in two halves: its training half is what synthetic pairs are asked to be like, its hold-out half what
+they and the other half are measured against.
 """
 
 import json
-import sys
-import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage, stats
+import tyro
+from scipy import stats
 
-from evaluation.functional import dice
+from benchmarks.brain_samples import LABELS, Ask, Made, Volumes, make, start
+from evaluation.features import features
+from evaluation.functional import dice, frechet_distance, radial_power_spectrum, texture_deviation
 from evaluation.segmenter import Segmenter
 from pipelines.evaluate import find_bench
 from synth.codec.config import PatchPCAConfig
 from synth.codec.patch_pca import PatchPCA
-from synth.data.intensity import Percentiles
 from synth.data.prepared import Prepared, PreparedCase
 from synth.generator import Generator, load
-from synth.sample import Condition, Sample
-from synth.volume import Volume
+
+_CONTRASTS = ("T1", "T2", "FLAIR")
+_TISSUES = (1, 2, 3)
+_CALLS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure a brain model and write JSON."""
+
+    model: str
+    data: Path
+    other: Path
+    out: Path
+    count: int = 72
+    """Unseen masks to follow, and lesion volumes to ask for."""
+    pairs: int = 200
+    """Pairs on each side of the Fréchet distance."""
+    curve: int = 8
+    """Unseen masks behind each point of the curves over calls."""
+    workers: int = 2
+    """Processes of one thread each."""
 
 
 def psnr_in_brain(decoded: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
@@ -32,132 +61,179 @@ def psnr_in_brain(decoded: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> f
     return float(-10 * np.log10(((decoded - truth)[mask > 0] ** 2).mean()))
 
 
+@torch.inference_mode()
 def codec_figures(generator: Generator, prepared: Prepared, cases: Sequence[PreparedCase]) -> dict[str, float]:
     """Return PSNR in the brain of the model's codec and of a patch-PCA of the same size."""
     codec = generator.model.image.codec
     pca = PatchPCA(PatchPCAConfig(stride=codec.stride, channels=codec.channels))
     pca.fit(torch.from_numpy(np.array(prepared.image(case))) for case in prepared.split("train")[:64])
     figures: dict[str, list[float]] = {"codec_psnr_db": [], "patch_pca_psnr_db": [], "image_psnr_db": []}
-    with torch.inference_mode():
-        for case in cases:
-            pixels = torch.from_numpy(np.array(prepared.image(case)))[None]
-            truth, mask = prepared.truth(case), prepared.mask(case)
-            assert truth is not None
-            for name, made in (("codec_psnr_db", codec), ("patch_pca_psnr_db", pca)):
-                decoded = made.decode(made.encode(pixels), grid=tuple(pixels.shape[2:]))[0, 0].numpy()
-                figures[name].append(psnr_in_brain(decoded, truth[0], mask))
-            figures["image_psnr_db"].append(psnr_in_brain(pixels[0, 0].numpy(), truth[0], mask))
+    for case in cases:
+        pixels = torch.from_numpy(np.array(prepared.image(case)))[None]
+        truth, mask = prepared.truth(case), prepared.mask(case)
+        assert truth is not None
+        for name, made in (("codec_psnr_db", codec), ("patch_pca_psnr_db", pca)):
+            decoded = made.decode(made.encode(pixels), grid=tuple(pixels.shape[2:]))[0, 0].numpy()
+            figures[name].append(psnr_in_brain(decoded, truth[0], mask))
+        figures["image_psnr_db"].append(psnr_in_brain(pixels[0, 0].numpy(), truth[0], mask))
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
-def radial_spectrum(image: np.ndarray, bands: int = 16) -> np.ndarray:
-    """Return the power of an image by radial frequency in `bands` up to Nyquist."""
-    power = np.abs(np.fft.fftn(image - image.mean())) ** 2
-    axes = np.meshgrid(*[np.fft.fftfreq(n) for n in image.shape], indexing="ij")
-    band = (np.sqrt(sum(axis**2 for axis in axes)) / 0.5 * bands).astype(int)
-    keep = band < bands
-    return np.bincount(band[keep], power[keep], bands) / np.bincount(band[keep], minlength=bands)
+def asks_of(volumes: Volumes, first_seed: int = 0) -> list[Ask]:
+    """Return asks that follow the masks, contrasts and lesion contrasts of real cases."""
+    wanted = ("contrast", "lesion_contrast")
+    return [
+        Ask({name: case.attributes[name] for name in wanted}, first_seed + index, mask=mask)
+        for index, (case, _, mask) in enumerate(volumes)
+    ]
 
 
-def texture_sd(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the spread of the high-passed image in CSF, grey and white matter."""
-    fine = image - ndimage.gaussian_filter(image, 1.5)
-    return np.array([fine[mask == label].std() for label in (1, 2, 3)])
-
-
-def mapped(sample: Sample) -> np.ndarray:
-    """Return the sample's image mapped by its own percentiles (*grid)."""
-    return Percentiles().apply(sample.image.data)[0]
-
-
-def follow(
-    generator: Generator, prepared: Prepared, cases: Sequence[PreparedCase], judge: Segmenter
-) -> dict[str, object]:
-    """Generate on unseen masks; return speed, sharpness against the same cases, agreement and contrast recognised."""
-    labels = [1, 2, 3, 4]
-    seconds, ratios, textures, right = [], [], [], []
-    found, masks, own = [], [], []
-    for index, case in enumerate(cases):
-        real, mask = np.array(prepared.image(case)), np.array(prepared.mask(case))
-        affine = prepared.schema.reference_affine
-        ask = Condition(
-            mask=Volume(mask[None], affine, {name: i for i, name in enumerate(("csf", "gm", "wm", "lesion"), start=1)}),
-            attributes={"contrast": case.attributes["contrast"], "lesion_contrast": case.attributes["lesion_contrast"]},
-        )
-        started = time.perf_counter()
-        image = mapped(next(generator.generate([ask], seeds=[index])))
-        seconds.append(time.perf_counter() - started)
-        ratios.append(10 * np.log10(radial_spectrum(image) / radial_spectrum(real[0])))
-        textures.append(texture_sd(image, mask) / texture_sd(real[0], mask))
-        labelled, name = judge.label(image[None])
-        found.append(labelled)
-        masks.append(mask)
-        right.append(name == case.attributes["contrast"])
-        own.append(_dice(judge.label(real)[0], mask, labels))
-    matched = np.nanmean([_dice(f, m, labels) for f, m in zip(found, masks, strict=True)], axis=0)
-    permuted = np.nanmean([_dice(f, m, labels) for f, m in zip(found, [*masks[1:], masks[0]], strict=True)], axis=0)
-    real_dice = np.nanmean(own, axis=0)
-    below = np.median(np.array(ratios), axis=0)[: int(0.7 * 16)]
+def sharpness(made: Sequence[Made], volumes: Volumes) -> dict[str, object]:
+    """Return how spectra and texture of samples stand to those of the real images with the same masks."""
+    spacing = made[0].spacing_mm
+    spectra = [[], []]
+    textures = []
+    frequencies = np.zeros(0)
+    for sample, (_, image, mask) in zip(made, volumes, strict=True):
+        for rows, volume in zip(spectra, (sample.image, image), strict=True):
+            frequencies, power = radial_power_spectrum(volume, spacing_mm=spacing, bins=20)
+            rows.append(power)
+        synthetic, real = (texture_deviation(v, mask, labels=_TISSUES) for v in (sample.image, image))
+        textures.append(synthetic / real)
+    gap = 10 * np.log10(np.mean(spectra[0], axis=0) / np.mean(spectra[1], axis=0))
+    below = gap[frequencies <= 0.7 * 0.5 / max(spacing)]
     return {
-        "seconds_per_image_one_thread": float(np.median(seconds)),
         "spectrum_gap_db_up_to_0.7_nyquist": [round(float(v), 3) for v in below],
         "spectrum_gap_db_worst": float(np.abs(below).max()),
-        "texture_sd_ratio_csf_gm_wm": [round(float(v), 4) for v in np.median(np.array(textures), axis=0)],
+        "texture_sd_ratio_csf_gm_wm": [round(float(v), 4) for v in np.nanmean(textures, axis=0)],
+    }
+
+
+def dice_by_label(found: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean Dice of each label over the masks that have it."""
+    labels = [1, 2, 3, 4]
+    rows = [
+        np.where([bool((mask == label).any()) for label in labels], dice(f, mask, labels=labels), np.nan)
+        for f, mask in zip(found, masks, strict=True)
+    ]
+    return np.nanmean(rows, axis=0)
+
+
+def obedience(made: Sequence[Made], volumes: Volumes, judge: Segmenter) -> dict[str, object]:
+    """Return agreement with the masks against the judge's Dice on the same real cases, and contrasts recognised."""
+    judged = [judge.label(sample.image[None]) for sample in made]
+    found, masks = [labels for labels, _ in judged], [mask for _, _, mask in volumes]
+    matched, permuted = dice_by_label(found, masks), dice_by_label(found, [*masks[1:], masks[0]])
+    own = dice_by_label([judge.label(image[None])[0] for _, image, _ in volumes], masks)
+    right = [name == case.attributes["contrast"] for (_, name), (case, _, _) in zip(judged, volumes, strict=True)]
+    return {
         "dice_synthetic": [round(float(v), 4) for v in matched],
-        "dice_real_same_cases": [round(float(v), 4) for v in real_dice],
-        "agreement": float(matched.mean() / real_dice.mean()),
-        "permuted": float(permuted.mean() / real_dice.mean()),
+        "dice_real_same_cases": [round(float(v), 4) for v in own],
+        "agreement": float(matched.mean() / own.mean()),
+        "permuted": float(permuted.mean() / own.mean()),
         "contrast_recognised": float(np.mean(right)),
     }
 
 
-def _dice(found: np.ndarray, mask: np.ndarray, labels: list[int]) -> np.ndarray:
-    present = [bool((mask == label).any()) for label in labels]
-    return np.where(present, dice(found, mask, labels=labels), np.nan)
-
-
-def lesions(generator: Generator, count: int, judge: Segmenter) -> dict[str, float | None]:
-    """Ask for lesion volumes without masks; return their rank correlation with what the judge finds, and the time."""
+def lesion_asks(count: int) -> list[Ask]:
+    """Return asks for strong lesions of 0.2 to 12 ml, the contrasts in turn, without masks."""
     rng = np.random.default_rng(0)
-    asked, found, seconds = [], [], []
-    for index in range(count):
-        volume = float(rng.uniform(0.2, 12.0))
-        contrast = ("T1", "T2", "FLAIR")[index % 3]
-        attributes = {"contrast": contrast, "lesion_volume_ml": volume, "lesion_contrast": "strong"}
-        started = time.perf_counter()
-        sample = next(generator.generate([Condition(attributes=attributes)], seeds=[10_000 + index]))
-        seconds.append(time.perf_counter() - started)
-        labelled, _ = judge.label(mapped(sample)[None])
-        asked.append(volume)
-        found.append(float((labelled == 4).sum()) * float(np.prod(sample.image.spacing_mm)) / 1000)
-    # a judge that finds no lesion anywhere gives no ranks
-    rank = float(stats.spearmanr(asked, found).statistic) if len(set(found)) > 1 else None
+    return [
+        Ask(
+            {
+                "contrast": _CONTRASTS[index % 3],
+                "lesion_volume_ml": float(rng.uniform(0.2, 12.0)),
+                "lesion_contrast": "strong",
+            },
+            10_000 + index,
+        )
+        for index in range(count)
+    ]
+
+
+def lesions(asks: Sequence[Ask], made: Sequence[Made], judge: Segmenter) -> dict[str, object]:
+    """Return rank correlations of the lesion volume asked with those of the mask made and found on the image."""
+    asked = [float(ask.attributes["lesion_volume_ml"]) for ask in asks]
+    voxel = float(np.prod(made[0].spacing_mm)) / 1000
+    in_mask = [float((sample.mask == 4).sum()) * voxel for sample in made]
+    judged = [judge.label(sample.image[None]) for sample in made]
+    found = [float((labels == 4).sum()) * voxel for labels, _ in judged]
+    right = [name == ask.attributes["contrast"] for (_, name), ask in zip(judged, asks, strict=True)]
+    by_contrast = {contrast: _rank(asked[index::3], found[index::3]) for index, contrast in enumerate(_CONTRASTS)}
     return {
-        "lesion_volume_spearman": rank,
-        "seconds_per_pair_one_thread": float(np.median(seconds)),
+        "n": len(asks),
+        "spearman_asked_found": _rank(asked, found),
+        "spearman_asked_mask": _rank(asked, in_mask),
+        "spearman_mask_found": _rank(in_mask, found),
+        "spearman_asked_found_by_contrast": by_contrast,
+        "contrast_recognised": float(np.mean(right)),
+        "seconds_per_pair_one_thread": float(np.median([sample.seconds for sample in made])),
     }
 
 
-def main(model: str, data: str, count: int, out: str) -> None:
+def _rank(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return Spearman's correlation; None where one side is constant and gives no ranks."""
+    return float(stats.spearmanr(x, y).statistic) if min(len(set(x)), len(set(y))) > 1 else None
+
+
+def frechet(made: Sequence[Made], like: Volumes, against: Volumes) -> dict[str, object]:
+    """Return the plain Fréchet distance of synthetic pairs to one half of a cohort, beside that of the other half."""
+    synthetic = np.array([features(sample.image[None], sample.mask, labels=len(LABELS)) for sample in made])
+    halves = [np.array([features(i[None], m, labels=len(LABELS)) for _, i, m in half]) for half in (like, against)]
+    scale = np.concatenate(halves).std(axis=0) + 1e-6
+    return {
+        "n": [len(synthetic), len(halves[1])],
+        "features": synthetic.shape[1],
+        "synthetic_to_half": frechet_distance(synthetic / scale, halves[1] / scale),
+        "half_to_half": frechet_distance(halves[0] / scale, halves[1] / scale),
+    }
+
+
+def curve_points() -> list[tuple[str, int, int]]:
+    """Return (sampler, steps, calls) of the curves; Heun has no point at one call."""
+    return [("euler", calls, calls) for calls in _CALLS] + [("heun", calls // 2, calls) for calls in _CALLS[1:]]
+
+
+def main(options: Options) -> None:
     """Measure and write JSON."""
-    torch.set_num_threads(1)
-    generator, prepared = load(model), Prepared.load(data)
+    generator, prepared, other = load(options.model), Prepared.load(options.data), Prepared.load(options.other)
     names = [label.name for label in prepared.schema.labels]
     judge = find_bench(None, names, prepared.schema.channels).segmenter
     assert judge is not None, "no judge fits these labels"
-    cases = [*prepared.split("test"), *prepared.split("holdout")][:count]
-    result = {
-        "command": f"python -m benchmarks.brain_tiny MODEL DATA {count} {out}",
-        "model_sha256": generator.model.sha256,
-        "population": prepared.schema.population,
-        "n": len(cases),
-        **codec_figures(generator, prepared, cases),
-        **follow(generator, prepared, cases, judge),
-        **lesions(generator, count, judge),
-    }
-    Path(out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    cases = [*prepared.split("test"), *prepared.split("holdout")][: options.count]
+    unseen = Volumes(prepared, cases)
+    few = Volumes(prepared, cases[: options.curve])
+    like, against = (Volumes(other, other.split(half)[: options.pairs]) for half in ("train", "holdout"))
+    lesion = lesion_asks(options.count)
+    like_asks = [Ask(dict(case.attributes), 20_000 + index, text=case.text) for index, case in enumerate(like.cases)]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.workers, context, start, (options.model,)) as pool:
+        followed = list(pool.map(make, asks_of(unseen)))
+        result = {
+            "command": f"python -m benchmarks.brain_tiny --model MODEL --data DATA --other OTHER --out {options.out}",
+            "model_sha256": generator.model.sha256,
+            "population": prepared.schema.population,
+            "n": len(cases),
+            **codec_figures(generator, prepared, cases),
+            "seconds_per_image_one_thread": float(np.median([sample.seconds for sample in followed])),
+            **sharpness(followed, unseen),
+            **obedience(followed, unseen, judge),
+        }
+        print(json.dumps(result, indent=1), flush=True)
+        result["lesions"] = lesions(lesion, list(pool.map(make, lesion)), judge)
+        print(json.dumps(result["lesions"], indent=1), flush=True)
+        result["frechet"] = frechet(list(pool.map(make, like_asks)), like, against)
+        print(json.dumps(result["frechet"], indent=1), flush=True)
+        curves = []
+        for sampler, steps, calls in curve_points():
+            made = list(pool.map(make, [ask.by(sampler, steps) for ask in asks_of(few)]))
+            seconds = float(np.median([sample.seconds for sample in made]))
+            point = {"sampler": sampler, "calls": calls, "seconds_per_image": seconds}
+            curves.append({**point, **sharpness(made, few), **obedience(made, few, judge)})
+        result["calls"] = {"n": len(few.cases), "curves": curves}
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["calls"], indent=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(tyro.cli(Options))

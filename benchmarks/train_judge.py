@@ -1,7 +1,7 @@
 """Train the judge that ships with brain-tiny, on a cohort its generator never saw.
 
-synth cohort --out COHORT --count 120 --seed 2
-synth prepare COHORT --out DATA --holdout 0.3 --test 0
+synth cohort --out COHORT --count 240 --seed 2
+synth prepare COHORT --out DATA --holdout 0.15 --test 0
 python -m benchmarks.train_judge DATA evaluation/assets/brain-tiny-judge
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.segmenter import Example, SegmenterConfig, save_judge, score_by_label, train_segmenter
 from synth.data.prepared import Prepared, PreparedCase
 
-STEPS = 500
+STEPS = 2400
 ATTRIBUTE = "contrast"
 
 

@@ -155,7 +155,10 @@ def fit_classes(model: Segmenter, examples: Sequence[Example]) -> None:
     """Set the class head in closed form: ridge regression of one-hot classes on the pooled features of `examples`.
 
     Descent shared with segmentation leaves this head near chance for hundreds of steps; the optimum is one solve.
+    Each example is seen as it is and augmented, so that a class does not hang on exact air or on one gain.
     """
+    rng = numpy_rng(0, "classes")
+    examples = [seen for example in examples for seen in (example, _augmented(example, rng), _augmented(example, rng))]
     rows: list[Tensor] = []
     hook = model.classify.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0][0].double()))
     for example in examples:
@@ -180,10 +183,14 @@ def _augmented(example: Example, rng: np.random.Generator) -> Example:
 
 
 def _segmentation_loss(scores: Tensor, masks: Tensor) -> Tensor:
-    share = scores.softmax(dim=1).flatten(2)
-    hot = functional.one_hot(masks, scores.shape[1]).movedim(-1, 1).flatten(2).to(share.dtype)
-    overlap = (2 * (share * hot).sum(dim=2) + 1.0) / ((share + hot).sum(dim=2) + 1.0)
-    return functional.cross_entropy(scores, masks) + 0.5 * (1.0 - overlap[:, 1:]).mean()
+    """Cross-entropy, and soft Dice pooled over the batch of the labels it holds: a rare label weighs as much as any."""
+    share = scores.softmax(dim=1).movedim(1, 0).flatten(1)
+    hot = functional.one_hot(masks, scores.shape[1]).movedim(-1, 0).flatten(1).to(share.dtype)
+    size = hot.sum(dim=1)
+    overlap = 2 * (share * hot).sum(dim=1) / (share.sum(dim=1) + size).clamp_min(1.0)
+    held = (size > 0)[1:]
+    rare = (1.0 - overlap[1:])[held].mean() if bool(held.any()) else scores.new_zeros(())
+    return functional.cross_entropy(scores, masks) + rare
 
 
 def score_by_label(model: Segmenter, examples: Sequence[Example]) -> tuple[dict[str, float], float]:
