@@ -93,8 +93,7 @@ class Generator:
         ready = replace(asked, mask=None if mask is None else self._padded(mask, image))
         decoded = self._sample(image, ready, seed, "image")
         if image.texture is not None and self.sampling.texture:
-            rng = torch_rng(*seed, "texture")
-            decoded = decoded + image.texture.sample(decoded, rng)
+            decoded = image.texture.finish(decoded, torch_rng(*seed, "texture"))
         affine = schema.reference_affine if placement is None else placement.affine
         native = Volume(self._native(decoded.numpy()), affine)
         if placement is not None:

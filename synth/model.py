@@ -71,7 +71,7 @@ def build_part(part: Part) -> PartModel:
     """Return the untrained modules of one part."""
     encoder = codec.build(part.codec)
     flow = FlowModel(part, channels=encoder.channels, spatial_dims=encoder.spatial_dims)
-    return PartModel(part, encoder, flow, Texture() if part.texture else None)
+    return PartModel(part, encoder, flow, Texture(encoder.in_channels) if part.texture else None)
 
 
 def build(recipe: Recipe) -> Model:

@@ -102,3 +102,28 @@ def test_texture_gives_back_spread_and_spectrum() -> None:
 
     assert abs(smooth(drawn) / smooth(coloured) - 1) < 0.06
     assert torch.equal(texture.sample(decoded, rng.manual_seed(3)), texture.sample(decoded, rng.manual_seed(3)))
+
+
+def test_texture_keeps_the_floor_of_the_data() -> None:
+    """Air is equal to the last bit in stripped brains; a decoder's traces there must not come out as grain."""
+    rng = torch.Generator().manual_seed(0)
+    inside = torch.zeros(2, 16, 16, 16)
+    inside[:, 4:12, 4:12, 4:12] = 0.6
+
+    def pair() -> tuple[torch.Tensor, torch.Tensor]:
+        noise = 0.02 * torch.randn(inside.shape, generator=rng)
+        pixels = torch.where(inside > 0, inside + noise, 0.0)
+        pixels[1] = pixels[1] + 0.3 * torch.rand(pixels[1].shape, generator=rng)  # no floor in the second channel
+        return pixels, inside + 0.005 * torch.randn(inside.shape, generator=rng)
+
+    texture = Texture(channels=2)
+    texture.fit([pair() for _ in range(4)])
+    _, decoded = pair()
+    made = texture.finish(decoded, rng)
+    assert float(((made[0] == 0) != (inside[0] == 0)).float().mean()) < 0.002
+    assert 0.01 < float(texture.below[0]) < 0.59
+    lonely = torch.zeros_like(decoded)
+    lonely[:, 2, 2, 2] = 1.5 * float(texture.below[0])
+    assert not texture.finish(lonely, rng)[0].any()
+    assert float(texture.below[1]) == -float("inf")
+    assert float((made[1] - decoded[1]).std()) > 0.05
