@@ -20,6 +20,7 @@ from unittest import mock
 
 import nibabel
 import numpy as np
+from nibabel.openers import Opener
 from scipy import ndimage
 
 from synth import io
@@ -105,12 +106,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = {name: compare(data, Path(folder), options.pairs) for name, data in kinds.items()}
     report = {
-        "command": f"python benchmarks/nifti.py --size {options.size} --pairs {options.pairs}",
+        "command": f"python benchmarks/nifti.py --out {options.out} --size {options.size} --pairs {options.pairs}",
         "volume": f"{options.size}^3 voxels, textured and noisy",
         "results": results,
         "software": {
             "python": platform.python_version(),
             "nibabel": nibabel.__version__,
+            "nibabel gzip level": Opener.default_compresslevel,
             "numpy": np.__version__,
             "compressor": io.compressor(),
         },

@@ -3,11 +3,17 @@
 0 done, 1 our fault, 2 the user's input is wrong, 3 judged and failed, 4 undecidable, 130 interrupted.
 """
 
+import contextlib
 import errno
+import io
 import os
+import re
 import signal
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 VERBS = {
     "quickstart": "bundled model, 8 pairs over its conditions, dataset and report",
@@ -18,7 +24,13 @@ VERBS = {
     "evaluate": "judge a synthetic set against real data",
     "info": "what is this model, dataset, volume or report",
 }
-_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_UNUSABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEAST: Mapping[str, int] = {"count": 1, "steps": 1, "seed": 0, "workers": 0}
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 OUR_FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -56,11 +68,11 @@ def run(verb: str, rest: list[str]) -> int:
             signal.signal(number, _interrupt)
         except ValueError:
             break  # not the main thread: the caller owns the signals
+    command: Any = None
     try:
-        import tyro
-
-        command = getattr(import_module(f"pipelines.{verb}"), verb.capitalize())
-        return tyro.cli(command, args=rest, prog=f"synth {verb}").run() or 0
+        command = _parse(verb, rest)
+        _check(command)
+        return command.run() or 0
     except SynthError as error:
         return _say(" ".join(str(error).split()), BAD_INPUT)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -72,17 +84,78 @@ def run(verb: str, rest: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OUR_FAULT
     except OSError as error:
-        return _system(error)
+        return _system(error, getattr(command, "out", None))
     except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+            return _say("the memory is not enough for this; ask for less at once, or free memory", BAD_INPUT)
         return _fault(error)
 
 
-def _system(error: OSError) -> int:
-    """Say what the operating system refused: full disks and unusable paths are the user's to mend."""
+def _parse(verb: str, rest: list[str]) -> Any:
+    """Return the verb's dataclass. Errors: ConfigError in one line, where tyro would draw a box."""
+    import tyro
+
+    from synth.errors import ConfigError
+
+    kind = getattr(import_module(f"pipelines.{verb}"), verb.capitalize())
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=rest, prog=f"synth {verb}")
+    except SystemExit as leave:
+        if leave.code != BAD_INPUT:
+            raise
+    raise ConfigError(f"{_without_box(said.getvalue())}; `synth {verb} --help` shows the options")
+
+
+def _without_box(said: str) -> str:
+    """Return what a parse error says in one line: no frame, no title, no help texts.
+
+    >>> _without_box("╭─ Title ──────╮\\n│ Missing:     │\\n│     --out PATH│\\n│ ──────────── │\\n│ For full help │")
+    'Missing: --out PATH'
+    """
+    lines = [re.sub(r"^[│|]|[│|]\s*$", "", line).rstrip() for line in said.splitlines()]
+    sections: list[list[str]] = [[]]
+    for line in lines[1:]:  # the first is the title
+        if line.strip("╭╮╰╯─- "):
+            sections[-1].append(line)
+        else:
+            sections.append([])
+    told: list[str] = []
+    for section in filter(None, sections):
+        if section[0].strip().startswith(("For full help", "Argument help")):
+            break
+        margin = len(section[0]) - len(section[0].lstrip()) + 8  # where help texts begin
+        told += [line.strip() for line in section if len(line) - len(line.lstrip()) < margin]
+    return " ".join(" ".join(told or said.split()).split("Got errors:")[0].split()).rstrip(".;")
+
+
+def _check(command: Any) -> None:
+    """Refuse what no verb takes. Errors: ConfigError for numbers below their least, OutputError for --out."""
+    from synth.errors import ConfigError, OutputError
+
+    for name, least in _LEAST.items():
+        value = getattr(command, name, None)
+        if isinstance(value, int) and value < least:
+            raise ConfigError(f"--{name} is {value}; give at least {least}")
+    out = getattr(command, "out", None)
+    if not isinstance(out, Path):
+        return
+    place = next((place for place in (out, *out.parents) if place.exists()), out)
+    if not place.is_dir():
+        raise OutputError(f"{place} is a file; give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{place} cannot be written to; give another --out")
+
+
+def _system(error: OSError, out: object) -> int:
+    """Say what the operating system refused: full disks, unusable paths and an `out` that cannot be are the user's."""
     place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # numpy says only how much of an array went to disk
+    if error.errno in _FULL or (error.errno is None and "requested and" in str(error)):
         return _say(f"the disk is full{place}; free room and run the same command again", BAD_INPUT)
-    if error.filename and error.errno in _UNUSABLE:
+    wanted = (out, *out.parents) if isinstance(out, Path) else ()
+    if error.filename and (error.errno in _UNUSABLE or Path(str(error.filename)) in wanted):
         return _say(
             f"{error.filename}: {(error.strerror or 'unusable').lower()}; give a path that can be used", BAD_INPUT
         )

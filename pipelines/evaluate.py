@@ -55,6 +55,8 @@ class Evaluate:
         report.write(self.out)
         for name, verdict in sorted(report.verdicts.items()):
             print(f"{name}: {verdict.why}")
+        for name, why in sorted(report.not_computed.items()):
+            print(f"not computed: {name}: {why}")
         print(f"report in {self.out / 'index.html'}")
         return 0
 
@@ -68,12 +70,13 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
 
 
 def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list[Judged]":  # noqa: ANN001 - Schema
-    """Return a generated dataset as the judge takes it: mapped by its own percentiles, labels matched by name."""
+    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
     import json
 
     import numpy as np
 
     from evaluation.judge import Judged
+    from synth.data.preparation import working_pair
     from synth.errors import DataError
     from synth.formats import read as read_dataset
     from synth.io import read
@@ -86,27 +89,31 @@ def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
     names = [label.name for label in schema.labels]
+    for label in dataset.labels:
+        if label.name not in names:
+            raise DataError(
+                f"{folder}: label {label.name!r} is not one of the real data's ({', '.join(names)}); "
+                "judge like with like"
+            )
     out = []
     for case in dataset.cases:
         if case.mask is None:
             raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
-        if len(case.images) != len(schema.intensities):
+        channels = [read(path) for path in case.images]
+        data = np.concatenate([channel.data for channel in channels])
+        if len(data) != len(schema.intensities):
             raise DataError(
-                f"{folder}: case {case.id} has {len(case.images)} channels, the real data has "
+                f"{folder}: case {case.id} has {len(data)} channels, the real data has "
                 f"{len(schema.intensities)}; judge like with like"
             )
-        channels = [read(path).data[0] for path in case.images]
-        mapped = [rule.apply(data) for rule, data in zip(schema.intensities, channels, strict=True)]
-        values = read(case.mask).data[0]
-        mask = np.zeros(values.shape, dtype=np.uint8)
-        for label in dataset.labels:
-            if label.name not in names:
-                raise DataError(
-                    f"{folder}: label {label.name!r} is not one of the real data's ({', '.join(names)}); "
-                    "judge like with like"
-                )
-            mask[values == label.value] = names.index(label.name) + 1
-        out.append(Judged(case.id, np.stack(mapped), mask, asked.get(case.id, "")))
+        if channels[0].spatial_dims != len(schema.grid):
+            raise DataError(
+                f"{folder}: case {case.id} is {channels[0].spatial_dims}D, the real data {len(schema.grid)}D; "
+                "judge like with like"
+            )
+        mask = read(case.mask, labels=dataset.label_values)
+        image, labels, _ = working_pair(channels[0].replace(data=data), mask, schema)
+        out.append(Judged(case.id, image, labels, asked.get(case.id, "")))
     return out
 
 
@@ -133,10 +140,11 @@ def find_bench(judge: str | None, labels: list[str], channels: tuple[str, ...]) 
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return {relative path: sha256} of a dataset's images and masks."""
+    """Return {path relative to the folder: sha256} of a dataset's images and masks, in whatever layout."""
+    import os
+
+    from synth.formats import read
     from synth.formats.nnunet import sha256_of
 
-    files = sorted(
-        path for name in ("imagesTr", "labelsTr") for path in (folder / name).iterdir() if path.name[0] != "."
-    )
-    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
+    files = {path for case in read(folder).cases for path in (*case.images, case.mask) if path is not None}
+    return {Path(os.path.relpath(path, folder)).as_posix(): sha256_of(path) for path in sorted(files)}

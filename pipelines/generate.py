@@ -1,11 +1,19 @@
 """synth generate: paired volumes from a model, resumable, the same bytes whatever the workers or shards."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from synth.volume import Volume
+
+LARGEST_COUNT = 1_000_000
+LARGEST_STEPS = 10_000
+LARGEST_GUIDANCE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +23,7 @@ class Generate:
     The same command again completes a set that was cut short; a larger --count extends it.
     """
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model folder, or the name of a bundled model."""
     out: Path
     """Folder to write."""
@@ -43,16 +51,11 @@ class Generate:
     """i/n: only the samples whose index is i modulo n; the manifest is written once every shard is done."""
 
     def run(self) -> int:
-        """Write what is missing."""
-        import os
-
+        """Write what is missing; nothing is written where the ask or a mask is wrong."""
         from pipelines.progress import progress
-        from synth.errors import ConfigError
+        from pipelines.workers import alone, cores
 
-        if self.count < 1:
-            raise ConfigError(f"--count is {self.count}; give at least 1")
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"--steps is {self.steps}; give at least 1")
+        self._check_numbers()
         shard, shards = self._shard()
         job = Job(
             model=self.model,
@@ -67,31 +70,48 @@ class Generate:
             masks=mask_files(self.masks),
         )
         worker = Worker(job)
-        worker.check()
-        self._claim(worker)
-        todo = [i for i in range(self.count) if i % shards == shard and not record_path(self.out, i).is_file()]
-        workers = min(self.workers or os.cpu_count() or 1, max(len(todo), 1))
+        worker.check(self.count)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            self._claim(worker)
+            done = worker.finished()
+            todo = [index for index in range(shard, self.count, shards) if index not in done]
+            if todo:  # without dataset.json, an unfinished folder is not taken for a dataset
+                (self.out / "dataset.json").unlink(missing_ok=True)
         with progress("samples", len(todo)) as bar:
-            for _ in _run(job, worker, todo, workers):
+            for _ in _run(job, worker, todo, min(self.workers or cores(), max(len(todo), 1))):
                 bar.advance()
-        missing = sum(not record_path(self.out, index).is_file() for index in range(self.count))
+        with alone(self.out):
+            missing = len(set(range(self.count)) - worker.finished())
+            if not missing:
+                worker.finish(self.count)
         if missing:
             print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
-            return 0
-        worker.finish(self.count)
-        print(f"{self.count} samples in {self.out}")
+        else:
+            print(f"{self.count} samples in {self.out}")
         return 0
+
+    def _check_numbers(self) -> None:
+        """Errors: ConfigError for a number out of range."""
+        from synth.errors import ConfigError
+
+        for name, least, most in (("count", 1, LARGEST_COUNT), ("steps", 1, LARGEST_STEPS)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"--{name} is {value}; give {least} to {most}")
+        if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:  # refuses nan too
+            raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
 
     def _shard(self) -> tuple[int, int]:
         from synth.errors import ConfigError
 
-        first, _, second = self.shard.partition("/")
-        if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        parts = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard)
+        if parts is None or not int(parts[1]) < int(parts[2]):
             raise ConfigError(f"--shard is {self.shard!r}; write i/n with i from 0 to n - 1")
-        return int(first), int(second)
+        return int(parts[1]), int(parts[2])
 
     def _claim(self, worker: "Worker") -> None:
-        """Keep the ask beside the output: an equal one goes on, another one is refused."""
+        """Keep the ask beside the output: an equal one goes on, another one or one for fewer samples is refused."""
         import json
 
         from synth.errors import OutputError
@@ -100,17 +120,27 @@ class Generate:
         asked = worker.request()
         path = self.out / "request.json"
         if not path.is_file():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            # a kill while the ask was written leaves its draft, which is no result
+            if any(found.name != f".{path.name}.partial" for found in self.out.iterdir()):
                 raise OutputError(f"{self.out} is not empty; give another --out")
             write_bytes(path, (json.dumps(asked, sort_keys=True, indent=1) + "\n").encode())
             return
-        before = json.loads(path.read_text())
-        for name in sorted(asked):
-            if before.get(name) != asked[name]:
-                raise OutputError(
-                    f"{self.out} was begun with {name} = {before.get(name)}, now it is {asked[name]}; "
-                    "give another --out"
-                )
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
+        except (OSError, ValueError, AttributeError) as error:
+            raise OutputError(f"{path} is broken ({error}); give another --out") from error
+        if differ:
+            name = differ[0]
+            raise OutputError(
+                f"{self.out} was begun with {name} = {before.get(name)}, now it is {asked[name]}; give another --out"
+            )
+        beyond = max(worker.finished(), default=-1) + 1
+        if beyond > self.count:
+            raise OutputError(
+                f"{self.out} holds samples up to {beyond}, --count is {self.count}; give --count {beyond} or more, "
+                "or another --out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +156,7 @@ class Job:
     steps: int | None
     sampler: str | None
     guidance: float | None
-    masks: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+    masks: tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]
 
 
 class Worker:
@@ -158,9 +188,75 @@ class Worker:
             extra={"population": schema.population, "synthetic": True},
         )
 
-    def check(self) -> None:
-        """Refuse unknown attributes before anything is written."""
+    def check(self, count: int) -> None:
+        """Refuse what cannot be asked of the model, before anything is written.
+
+        Errors: ConfigError, ConditionError for attributes and text; DataError, GeometryError for masks.
+        """
+        from synth.errors import ConfigError
+
+        names = [pair.partition("=")[0] for pair in (*self.job.set, *([self.job.spread] if self.job.spread else []))]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"attribute {twice!r} is given twice; give it once, by --set or by --spread")
         self.schema.check_attributes(self.attributes(0))
+        self._check_text()
+        for index in range(min(count, len(self.job.masks))):
+            self._check_mask(index)
+
+    def _check_text(self) -> None:
+        """Refuse a text without one word the model knows, and name on standard error the words it does not."""
+        import sys
+
+        from synth.conditioning.config import words
+        from synth.errors import ConditionError
+
+        if self.job.text is None:
+            return
+        known = self.generator.model.recipe.image.conditioning.vocabulary
+        if not known:
+            raise ConditionError("this model was trained without text; leave --text out")
+        asked = words(self.job.text)
+        strange = [word for word in asked if word not in known]
+        if len(strange) == len(asked):
+            raise ConditionError(
+                f"--text {self.job.text!r} has no word that the model knows; use some of: {', '.join(known[:20])}"
+            )
+        if strange:
+            print(f"--text: the model does not know {', '.join(strange)}", file=sys.stderr)
+
+    def _check_mask(self, index: int) -> None:
+        """Refuse masks of other dimensions or channels, and labels the model lacks.
+
+        Errors: DataError for unreadable masks and strange values, GeometryError, ConditionError.
+        """
+        from synth.errors import ConditionError, DataError, GeometryError, nearest
+        from synth.formats.cases import values_of
+
+        mask, own = self.mask(index), self.schema.label_values
+        path, labels = self.job.masks[index]
+        if mask.spatial_dims != len(self.schema.grid) or mask.channels != 1:
+            raise GeometryError(
+                f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
+                f"{len(self.schema.grid)}D with one; give others"
+            )
+        known = own if labels is None else dict(labels)
+        for name, value in known.items():
+            if value != 0 and name not in own:
+                raise ConditionError(f"{path}: label {name!r} is unknown to the model; {nearest(name, own)}")
+        strange = set(values_of(mask.data)) - {0, *known.values()}
+        if strange:
+            whose = "the model" if labels is None else "its dataset.json"
+            raise DataError(
+                f"{path} has label value {min(strange)}, {whose} knows {sorted({0, *known.values()})}; mend the mask"
+            )
+
+    def mask(self, index: int) -> "Volume":
+        """Return the mask that sample `index` follows, its labels named."""
+        from synth.io import read
+
+        path, labels = self.job.masks[index % len(self.job.masks)]
+        return read(path, labels=self.schema.label_values if labels is None else dict(labels))
 
     def attributes(self, index: int) -> dict[str, str | float | int]:
         """Return the attributes asked of sample `index`."""
@@ -185,7 +281,9 @@ class Worker:
         """Return what decides the samples: everything but count, workers and shards."""
         import hashlib
 
-        masks = hashlib.sha256(repr([Path(path).name for path, _ in self.job.masks]).encode()).hexdigest()
+        masks = hashlib.sha256()
+        for path, labels in self.job.masks:
+            masks.update(f"{Path(path).name} {labels} ".encode() + hashlib.sha256(Path(path).read_bytes()).digest())
         return {
             "model": self.generator.model.sha256,
             "text": self.job.text,
@@ -195,7 +293,7 @@ class Worker:
             "steps": self.job.steps,
             "sampler": self.job.sampler,
             "guidance": self.job.guidance,
-            "masks": masks if self.job.masks else None,
+            "masks": masks.hexdigest() if self.job.masks else None,
         }
 
     def make(self, index: int) -> None:
@@ -205,19 +303,22 @@ class Worker:
 
         from synth.config import plain
         from synth.generator import Seed
-        from synth.io import read, write_bytes
+        from synth.io import write_bytes
         from synth.sample import Condition
 
-        mask = None
-        if self.job.masks:
-            path, labels = self.job.masks[index % len(self.job.masks)]
-            mask = read(path, labels=dict(labels) or self.schema.label_values)
+        mask = self.mask(index) if self.job.masks else None
         ask = Condition(mask=mask, text=self.job.text, attributes=self.attributes(index))
         sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
         assert sample.mask is not None
         files = self.writer.add(sample.provenance.case, sample.image, sample.mask)
         row = {**plain(replace(sample.provenance)), "files": files, "synthetic": True}
         write_bytes(record_path(self.out, index), json.dumps(row, sort_keys=True).encode())
+
+    def finished(self) -> set[int]:
+        """Return the indices of samples whose files are all there; the record is written last."""
+        names = (path.name for path in (self.out / "records").glob("*.json"))
+        found = (re.fullmatch(r"syn_([0-9]+)\.json", name) for name in names)
+        return {int(match[1]) for match in found if match and self.writer.has(f"syn_{match[1]}")}
 
     def finish(self, count: int) -> None:
         """Write manifest.jsonl and dataset.json from the records."""
@@ -233,7 +334,7 @@ def record_path(out: Path, index: int) -> Path:
     return out / "records" / f"syn_{index:05d}.json"
 
 
-def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
+def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]:
     """Return (file, its labels by name) of a folder of masks; without a dataset.json the model's own values count."""
     if folder is None:
         return ()
@@ -247,19 +348,16 @@ def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], .
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
         return tuple((str(case.mask), labels) for case in dataset.cases)
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
+    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
     if not files:
         raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(SUFFIXES)}")
-    return tuple((str(path), ()) for path in files)
+    return tuple((str(path), None) for path in files)
 
 
 _worker: list[Worker] = []
 
 
 def _start(job: Job) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     _worker.append(Worker(job))
 
 
@@ -269,19 +367,12 @@ def _make(index: int) -> int:
 
 
 def _run(job: Job, worker: Worker, todo: list[int], workers: int) -> Iterator[int]:
-    """Yield the index of each sample as it is finished."""
-    if workers == 1:
-        for index in todo:
-            worker.make(index)
-            yield index
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    """Yield the index of each sample as it is finished; one worker stays in this process."""
+    from pipelines.workers import run_all
 
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-        try:
-            yield from pool.map(_make, todo)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    if workers > 1:
+        yield from run_all(_make, todo, workers=workers, start=_start, job=job)
+        return
+    for index in todo:
+        worker.make(index)
+        yield index

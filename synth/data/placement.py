@@ -12,6 +12,7 @@ import numpy as np
 from synth.volume import Volume
 
 _SAME_SPACING = 1e-3
+_HAIR = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class Placement:
         turned = Volume(self._turn(volume.data), self.turned_affine, volume.labels)
         if self.exact:
             return Volume(_moved(turned.data, self.shift, self.grid, fill), self.affine, volume.labels)
-        return turned.resample_to(self.grid, self.affine, fill=fill)
+        return _resampled(turned, self.grid, self.affine, fill)
 
     def to_native(self, volume: Volume, *, fill: float = 0.0) -> Volume:
         """Return a working volume on the native grid and affine."""
@@ -96,7 +97,7 @@ class Placement:
             back = tuple(-s for s in self.shift)
             data = _moved(volume.data, back, self.turned_grid, fill)
         else:
-            data = volume.resample_to(self.turned_grid, self.turned_affine, fill=fill).data
+            data = _resampled(volume, self.turned_grid, self.turned_affine, fill).data
         return Volume(self._unturn(data), self.native_affine, volume.labels)
 
     def _turn(self, data: np.ndarray) -> np.ndarray:
@@ -107,6 +108,24 @@ class Placement:
         flipped = data[(slice(None), *(slice(None, None, -1 if f else 1) for f in self.flips))]
         inverse = np.argsort(self.order)
         return np.ascontiguousarray(flipped.transpose(0, *(int(axis) + 1 for axis in inverse)))
+
+
+def _resampled(volume: Volume, grid: tuple[int, ...], affine: np.ndarray, fill: float) -> Volume:
+    """Return `volume` on a grid of the same axes; a voxel reaches half a step beyond its centre, `fill` lies further.
+
+    Without that, the outer slice of a finer grid would be `fill` although the volume was measured there.
+    """
+    dims = volume.spatial_dims
+    grown = np.pad(volume.data, [(0, 0), *[(1, 1)] * dims], mode="edge")
+    moved = np.array(volume.affine)
+    moved[:3, 3] -= moved[:3, :dims].sum(axis=1)
+    data = Volume(grown, moved, volume.labels).resample_to(grid, affine, fill=fill).data
+    to_old = np.linalg.inv(volume.affine) @ affine
+    for axis, size in enumerate(volume.grid):
+        places = to_old[axis, axis] * np.arange(grid[axis]) + to_old[axis, 3]
+        beyond = (places < -0.5 - _HAIR) | (places > size - 0.5 + _HAIR)
+        data[(slice(None),) * (axis + 1) + (beyond,)] = fill
+    return Volume(data, affine, volume.labels)
 
 
 def _moved(data: np.ndarray, shift: tuple[int, ...], grid: tuple[int, ...], fill: float) -> np.ndarray:

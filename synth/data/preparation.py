@@ -21,7 +21,7 @@ from synth.volume import Volume
 
 LARGEST_GRID = 256**3
 LARGEST_LABEL = 255
-_CT = "CT"
+_CT = "ct"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def _grid(sizes_mm: np.ndarray, spacing: np.ndarray, multiple: int) -> tuple[int
 
 def _intensity(channel: str, foreground: np.ndarray, levels: np.ndarray) -> IntensityMap:
     """CT: the labelled structures' range with air kept, at most -1024..3071 HU; else percentiles."""
-    if channel == _CT:
+    if channel.casefold() == _CT:  # as nnU-Net reads channel names
         high = float(np.quantile(foreground, 0.999)) if foreground.size else 1000.0
         return Window(low=-1024.0, high=float(np.clip(high + 200.0, 300.0, 3071.0)))
     low, high = apart(*(float(level) for level in np.median(levels, axis=0)))
@@ -203,19 +203,9 @@ def _write_case(
 ) -> PreparedCase:
     checked = read_case(case, dataset)
     placement = Placement.of(checked.image, grid=schema.grid, spacing_mm=schema.spacing_mm)
-    mapped, levels = [], []
-    for rule, native in zip(schema.intensities, checked.image.data, strict=True):
-        own = Percentiles().levels(native)
-        levels.append(own)
-        # each channel is padded with its own lowest value: air is -1000 in CT and 0 in the MR beside it
-        moved = placement.to_working(checked.image.replace(data=native[None]), fill=float(native.min()))
-        mapped.append(_apply(rule, moved.data[0], own))
-    np.save(folder / "images" / f"{case.id}.npy", np.stack(mapped))
-    mask = placement.to_working(checked.mask).data[0]
-    table = np.zeros(mask.shape, dtype=np.uint8)
-    for number, label in enumerate(schema.labels, start=1):
-        table[mask == label.value] = number
-    np.save(folder / "masks" / f"{case.id}.npy", table)
+    image, mask, levels = working_pair(checked.image, checked.mask, schema)
+    np.save(folder / "images" / f"{case.id}.npy", image)
+    np.save(folder / "masks" / f"{case.id}.npy", mask)
     if checked.truth is not None:
         (folder / "truth").mkdir(exist_ok=True)
         truth = placement.to_working(checked.truth, fill=float(checked.truth.data.min()))
@@ -226,10 +216,33 @@ def _write_case(
         split=split,
         attributes=schema.seen_attributes(case.attributes),
         text=case.text,
-        levels=tuple(levels),
+        levels=levels,
         native_grid=checked.image.grid,
         native_affine=tuple(checked.image.affine.ravel().tolist()),
     )
+
+
+def working_pair(
+    image: Volume, mask: Volume, schema: Schema
+) -> tuple[np.ndarray, np.ndarray, tuple[tuple[float, float], ...]]:
+    """Return a native pair as models and judges see it: mapped image (channel, *grid), labels (*grid) 0..K, levels.
+
+    Both lie on the schema's working grid; the mask's labels are matched by name, those the schema lacks become 0.
+    """
+    placement = Placement.of(image, grid=schema.grid, spacing_mm=schema.spacing_mm)
+    mapped, levels = [], []
+    for rule, native in zip(schema.intensities, image.data, strict=True):
+        own = Percentiles().levels(native)
+        levels.append(own)
+        # each channel is padded with its own lowest value: air is -1000 in CT and 0 in the MR beside it
+        moved = placement.to_working(image.replace(data=native[None]), fill=float(native.min()))
+        mapped.append(_apply(rule, moved.data[0], own))
+    placed, values = placement.to_working(mask).data[0], mask.labels or schema.label_values
+    labels = np.zeros(placed.shape, dtype=np.uint8)
+    for number, label in enumerate(schema.labels, start=1):
+        if label.name in values:
+            labels[placed == values[label.name]] = number
+    return np.stack(mapped), labels, tuple(levels)
 
 
 def _apply(rule: IntensityMap, data: np.ndarray, levels: tuple[float, float]) -> np.ndarray:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from synth.errors import CheckpointError
+from synth.errors import CheckpointError, OutputError
 from synth.io import write_bytes
 from synth.training.ema import MovingAverage
 
@@ -26,18 +26,28 @@ def save_state(
     average: MovingAverage,
     state: dict[str, object],
 ) -> None:
-    """Write a checkpoint folder atomically: weights, ema, optimizer (.safetensors) and state.json."""
+    """Write a checkpoint folder atomically: weights, ema, optimizer (.safetensors) and state.json.
+
+    Errors: OutputError when it cannot be written, as on a full disk; the checkpoint before it stays.
+    """
     partial, old = _partial(folder), _old(folder)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, partial / "weights.safetensors")
-    save_file({k: v.contiguous() for k, v in average.tensors.items()}, partial / "ema.safetensors")
-    save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps(state, sort_keys=True, indent=1))
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
+    try:
+        partial.mkdir(parents=True)
+        save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, partial / "weights.safetensors")
+        save_file({k: v.contiguous() for k, v in average.tensors.items()}, partial / "ema.safetensors")
+        save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
+        (partial / "state.json").write_text(json.dumps(state, sort_keys=True, indent=1))
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = " ".join(str(error).split())[:200]
+        raise OutputError(
+            f"checkpoint {folder} cannot be written ({reason}); free room and run the same command again"
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -85,6 +85,32 @@ def test_centres_agree_when_resampled() -> None:
     assert np.abs(placement.affine @ [3.5, 3.5, 3.5, 1.0] - native).max() < 1e-9
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.5), (0.7, 1.1, 1.3)])
+def test_finer_grids_are_filled_to_the_faces_of_the_volume(spacing: tuple[float, ...]) -> None:
+    """A voxel reaches half a step beyond its centre: tissue cut by the field of view is not air there."""
+    volume = placed((1, 2, 0), (False, True, False), 14.0)
+    volume = volume.replace(data=np.full(volume.data.shape, 5.0, dtype=np.float32))
+    placement = Placement.of(volume, grid=(14, 16, 24), spacing_mm=spacing)
+    working = placement.to_working(volume, fill=-7.0)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in working.grid], indexing="ij"), axis=-1)
+    to_native = np.linalg.inv(volume.affine) @ working.affine
+    places = index @ to_native[:3, :3].T + to_native[:3, 3]
+    outside = ((places < -0.501) | (places > np.array(volume.grid) - 0.499)).any(axis=-1)
+    assert outside.any() and (working.data[:, outside] == -7.0).all() and (working.data[:, ~outside] == 5.0).all()
+    mask = volume.replace(data=np.full(volume.data.shape, 200, dtype=np.uint8), labels={"core": 200})
+    assert (placement.to_working(mask).data[:, ~outside] == 200).all()
+
+
+@pytest.mark.parametrize("step", [2.0, 1.6])
+def test_coarser_models_answer_to_the_faces_of_the_volume(step: float) -> None:
+    volume = placed((0, 1, 2), (False, False, False), 0.0)
+    grid = tuple(int(np.ceil(n / step)) for n in volume.grid)
+    placement = Placement.of(volume, grid=grid, spacing_mm=tuple(s * step for s in SPACING))
+    working = Volume(np.full((1, *grid), 40.0, dtype=np.float32), placement.affine)
+    back = placement.to_native(working, fill=-1024.0)
+    assert back.grid == volume.grid and (back.data == 40.0).all()
+
+
 def test_masks_keep_their_values() -> None:
     volume = placed((0, 1, 2), (False, False, True), 9.0)
     data = np.random.default_rng(0).choice([0, 3, 200], size=(1, *volume.grid)).astype(np.uint8)

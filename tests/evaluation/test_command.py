@@ -4,10 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.cli import run
 from synth.data.prepared import Prepared
+from synth.io import read, write
+from synth.volume import Volume
+from tests.conftest import phantom
 
 
 @pytest.fixture
@@ -19,8 +23,11 @@ def evaluate(synthetic: Path, prepared: Prepared, out: Path, *more: str) -> int:
     return run("evaluate", ["--synthetic", str(synthetic), "--data", str(prepared.folder), "--out", str(out), *more])
 
 
-def test_a_report_is_written_and_repeats(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_report_is_written_and_repeats(
+    synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(synthetic, prepared, tmp_path / "one") == 0
+    assert "not computed: alignment.agreement: no shipped judge" in capsys.readouterr().out
     assert evaluate(synthetic, prepared, tmp_path / "two") == 0
     first, second = ((tmp_path / name / "report.json").read_bytes() for name in ("one", "two"))
     assert first == second
@@ -51,3 +58,48 @@ def test_wrong_input_ends_in_one_line(
     info["labels"] = {"background": 0, "shell": 3, "other": 200}
     (synthetic / "dataset.json").write_text(json.dumps(info))
     refused("'other'")
+
+
+def test_how_voxels_lie_on_disk_does_not_matter(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
+    """Axes turned and flipped, place and voxels the same: the judge sees the working grid, as for real cases."""
+    assert evaluate(synthetic, prepared, tmp_path / "one") == 0
+    for path in (*(synthetic / "imagesTr").iterdir(), *(synthetic / "labelsTr").iterdir()):
+        volume = read(path)
+        affine = volume.affine[:, [2, 0, 1, 3]].copy()
+        affine[:3, 3] += affine[:3, 0] * (volume.grid[2] - 1)
+        affine[:3, 0] *= -1
+        write(Volume(np.ascontiguousarray(volume.data.transpose(0, 3, 1, 2)[:, ::-1]), affine), path)
+    assert evaluate(synthetic, prepared, tmp_path / "two") == 0
+    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"] == two["metrics"] and one["not_computed"] == two["not_computed"]
+    assert "fidelity.ssim" in one["metrics"]  # real and synthetic share a grid
+
+
+def test_samples_of_another_spacing_are_judged_on_the_working_grid(
+    synthetic: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    for path in (synthetic / "imagesTr").iterdir():
+        volume, mask = read(path), synthetic / "labelsTr" / path.name.replace("_0000", "")
+        labels = read(mask, labels={"shell": 3, "core": 200})
+        finer = volume.affine @ np.diag([0.5, 0.5, 0.5, 1.0])
+        write(volume.resample_to((28, 24, 20), finer), path)
+        write(labels.resample_to((28, 24, 20), finer), mask)
+    assert evaluate(synthetic, prepared, tmp_path / "out") == 0
+    assert "fidelity.ssim" in json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]
+
+
+def test_folders_of_volumes_are_judged_too(tmp_path: Path) -> None:
+    for index in range(4):
+        image, labels = phantom(index, (12, 12, 12))
+        write(Volume(image[None]), tmp_path / "source" / "images" / f"c{index}.nii.gz")
+        write(Volume(labels[None]), tmp_path / "source" / "masks" / f"c{index}.nii.gz")
+    assert run("prepare", [str(tmp_path / "source"), "--out", str(tmp_path / "data")]) == 0
+    assert evaluate(tmp_path / "source", Prepared.load(tmp_path / "data"), tmp_path / "out") == 0
+    judged = json.loads((tmp_path / "out" / "report.json").read_text())["judged"]
+    assert sorted(judged) == sorted(f"{kind}/c{i}.nii.gz" for kind in ("images", "masks") for i in range(4))
+
+
+def test_other_dimensions_are_refused(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
+    for path in (*(synthetic / "imagesTr").iterdir(), *(synthetic / "labelsTr").iterdir()):
+        write(Volume(read(path).data[..., 0], np.eye(4)), path)
+    assert evaluate(synthetic, prepared, tmp_path / "out") == 2

@@ -65,6 +65,16 @@ def test_channels_are_padded_with_their_own_air(tmp_path: Path) -> None:
     assert done.schema.intensities[1].invert(corner[1:])[0] == pytest.approx(-1000, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["CT", "ct", "Ct"])
+def test_ct_is_ct_however_it_is_spelled(name: str, tmp_path: Path) -> None:
+    """nnU-Net folds the case of channel names."""
+    source = write_dataset(tmp_path / "source", 2, (10, 8, 6), np.eye(4), LABELS)
+    info = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({**info, "channel_names": {"0": name}}))
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert Prepared.load(tmp_path / "out").schema.intensities[0].kind == "window"
+
+
 def test_levels_without_training_cases_do_not_reach_training(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "source", 6, (8, 8), np.eye(4), LABELS)
     (source / "cases.csv").write_text("case,kind\n" + "".join(f"c{n:02d},only{n}\n" for n in range(6)))

@@ -1,0 +1,85 @@
+"""Worker processes of one thread each, and what they must not do at once. Knows no verb and no dataset."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+_AHEAD = 256
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    work: Callable[[int], int], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
+) -> Iterator[int]:
+    """Yield `work(item)` of every item, in order, from processes that `start(job)` begins.
+
+    Errors: SynthError where a process was ended from outside, as a system short of memory does.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    from synth.errors import SynthError
+
+    # spawn: a forked copy of a process whose torch threads have run can hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
+        try:
+            for first in range(0, len(items), _AHEAD):
+                yield from pool.map(work, items[first : first + _AHEAD])
+        except BrokenProcessPool as error:
+            raise SynthError(
+                "a worker process was ended from outside (out of memory?); give fewer --workers and run again"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start(start: Callable[..., None], job: Any) -> None:
+    """Prepare a worker: interruptions are the parent's to handle, an end when the parent is gone, one thread."""
+    import multiprocessing
+
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    start(job)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, so that shards that start or end together write its common files in turn.
+
+    Where the system or the disk knows no such lock, nothing is held.
+    """
+    held: int | None = None
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        held = os.open(folder, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
