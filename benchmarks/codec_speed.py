@@ -158,7 +158,8 @@ def race(sides: list[list[Runner]], *, target: float, budget: float, spacing: fl
     while clock < budget and any(behind(side) for side in sides):
         clock = min(max(clock * (1 + SPACING), clock + spacing), budget)
         for runner in [runner for side in sides if behind(side) for runner in side]:
-            runner.train(clock)
+            if runner.seconds < clock:  # else its last step was a long one
+                runner.train(clock)
 
 
 def compared(ours: Runner, theirs: list[Runner], target: float, budget: float) -> dict[str, Any]:
