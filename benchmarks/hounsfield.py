@@ -24,7 +24,7 @@ from synth.rng import torch_rng
 from synth.volume import Volume
 
 WRITER, CODEC, TEXTURE = "map and writer", "codec, map and writer", "codec, texture, map and writer"
-BIAS_LIMIT = 40.0
+BIAS_LIMIT = 20.0
 """HU by which a smoke codec may shift the mean of a tissue's core; metal, which is clipped, apart."""
 
 

@@ -16,6 +16,7 @@ python -m benchmarks.real_volumes WORK OUT --nnunet-python nnunet/bin/python
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -96,14 +97,14 @@ class Journey:
     def synth(self, verb: str, *options: object) -> str:
         """Run a command of the CLI and return what it printed; ends the benchmark when it fails."""
         words = [verb, *map(str, options)]
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), _children_seconds()
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *words], capture_output=True, text=True, check=False
         )
         shown = " ".join(["synth", *words]).replace(f"{self.work}/", "")
-        row = {"command": shown, "exit": done.returncode, "seconds": round(time.perf_counter() - begin, 1)}
-        self.commands.append(row)
-        print(f"{row['seconds']:7.1f} s  {shown}", flush=True)
+        seconds = {"wall": time.perf_counter() - begin, "processor": _children_seconds() - before}
+        self.commands.append({"command": shown, "seconds": {name: round(value, 1) for name, value in seconds.items()}})
+        print(f"{seconds['wall']:7.1f} s, {seconds['processor']:.1f} s of processor: {shown}", flush=True)
         if done.returncode:
             sys.exit(f"{shown} ended with {done.returncode}: {done.stderr[-2000:]}")
         return done.stdout
@@ -125,6 +126,11 @@ class Journey:
             self.synth("evaluate", *options)
         self.synth("prepare", self.work / "given", "--out", self.work / "again")
         return said
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def geometry(journey: Journey, checks: Checks) -> dict[str, Any]:
@@ -303,6 +309,7 @@ def main(options: Options) -> int:
             "processor": platform.machine(),
             "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 1),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
         },
         **out,
         "checks": checks.rows,
