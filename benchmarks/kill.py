@@ -219,13 +219,13 @@ def killed_shards(options: Options, line: Sequence[str], whole: Whole, kills: in
 def killed_train(
     options: Options, line: Sequence[str], whole: Mapping[str, str], spans: Mapping[str, float]
 ) -> Outcome:
-    """Kill one training at a random moment of each stage in turn, then let it end."""
+    """Kill one training at a random moment of each stage in turn, the writing of the model too, then let it end."""
     moments, out = random.Random(f"{options.seed} train"), options.work / "killed"
     outcome = Outcome(f"synth train {' '.join(line)}")
     shutil.rmtree(out, ignore_errors=True)
-    targets = list(spans)
+    targets = (*_STAGES, f"after {_STAGES[-1]}")
     for number in range(options.train_kills):
-        target = targets[round(number * (len(targets) - 1) / max(options.train_kills - 1, 1))]
+        target = targets[number % len(targets)]
         delay, reached = moments.uniform(0.0, spans[target]), [float("inf")]
 
         def due(after: float, target: str = target, delay: float = delay, reached: list[float] = reached) -> bool:
@@ -302,17 +302,18 @@ def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where a byte differs."""
     options.work.mkdir(parents=True, exist_ok=True)
     result = {
-        "command": f"python -m benchmarks.kill WORK {options.out} --seed {options.seed}",
+        "command": f"python -m benchmarks.kill WORK {options.out} --kills {options.kills} "
+        f"--train-kills {options.train_kills} --seed {options.seed}",
         "environment": environment(),
         "software": software(),
         "generate": measure_generate(options),
         "train": measure_train(options) if options.train_kills else None,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
-    found = json.dumps(result)
-    sys.exit(1 if '"equal": false' in found else 0)
+    text = json.dumps(result, indent=1).replace(str(options.work), "WORK")
+    options.out.write_text(text + "\n")
+    print(text)
+    sys.exit(1 if '"equal": false' in text else 0)
 
 
 if __name__ == "__main__":

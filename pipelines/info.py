@@ -9,9 +9,9 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Describe a model (folder or bundled name), prepared folder, dataset, generated set, report or volume."""
+    """Describe a model (folder or bundled name), training run, prepared folder, dataset, report or volume."""
 
-    thing: Annotated[str, tyro.conf.Positional]
+    thing: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="THING")]
     """What to describe."""
     json: bool = False
     """Print JSON instead of a table."""
@@ -49,6 +49,8 @@ def describe(thing: str) -> dict[str, object]:
         return _prepared(folder)
     if (folder / "report.json").is_file():
         return _report(folder)
+    if any((folder / part / "codec" / "config.json").is_file() for part in ("image", "mask")):
+        return _run(folder)
     return _dataset(folder)
 
 
@@ -104,6 +106,16 @@ def _prepared(folder: Path) -> dict[str, object]:
         "attributes": [attribute.name for attribute in schema.attributes],
     }
     return {**facts, **dict(what_it_can_show(prepared))}
+
+
+def _run(folder: Path) -> dict[str, object]:
+    """Return the stages that are done, and where the model lies."""
+    stages = {f"{part} {stage}": folder / part / stage for part in ("image", "mask") for stage in ("codec", "flow")}
+    begun = {name: place for name, place in stages.items() if (place / "config.json").is_file()}
+    states = {name: "done" if (place / "done.json").is_file() else "not done" for name, place in begun.items()}
+    ready = (folder / "model" / "recipe.yaml").is_file()
+    model = str(folder / "model") if ready else "not yet; run the same `synth train` again to go on"
+    return {"kind": "training run", "model": model, **states}
 
 
 def _report(folder: Path) -> dict[str, object]:

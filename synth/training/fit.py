@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synth.errors import ConfigError, Interrupted, SynthError
+from synth.errors import CheckpointError, ConfigError, Interrupted, SynthError
 from synth.rng import torch_rng
 from synth.training.config import FitConfig
 from synth.training.ema import MovingAverage
@@ -151,8 +151,7 @@ def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: 
     config = trained.config
     first, best = 0, math.inf
     if has_state(folder / "last"):
-        state = trained.load(folder / "last")
-        first, best = int(state["step"]), float(state["best"])  # pyright: ignore[reportArgumentType]
+        first, best = _reached(trained.load(folder / "last"), folder / "last")
     log = TrainLog(folder, first=first)
     try:
         for step in range(first, config.steps):
@@ -183,6 +182,16 @@ def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: 
     return best
 
 
+def _reached(state: dict[str, Any], folder: Path) -> tuple[int, float]:
+    """Return the step and the best score of a checkpoint."""
+    try:
+        return int(state["step"]), float(state["best"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} does not say how far it came ({error!r}); delete it to start this stage anew"
+        ) from error
+
+
 def _accelerator(device: torch.device) -> Any:
     """Return the Accelerator of this process.
 
@@ -210,7 +219,7 @@ def _same_config(path: Path, now: dict[str, Any]) -> None:
         return
     try:
         before = {**now, **asdict(FitConfig()), **json.loads(path.read_text())}
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a training config ({error}); give another --out") from error
     for name in sorted(now):
         if before.get(name) != now[name]:

@@ -62,7 +62,7 @@ def killed_everywhere(act: Callable[[Path], object], begin: Callable[[Path], obj
     """Kill `act` at every `step`-th operation, on a folder that `begin` made, complete it, compare with the whole."""
     whole = work / "whole"
     begin(whole)
-    forked(act, whole)
+    act(whole)  # in this process: what it imports, children find there
     expected, killed, differs, point = files(whole), 0, {}, 1
     while True:
         folder = work / "cut"
@@ -83,6 +83,7 @@ def acts(work: Path) -> dict[str, tuple[Callable[[Path], object], Callable[[Path
     import torch
 
     from pipelines.generate import Generate
+    from pipelines.train import Train
     from synth.generator import load, save
     from tests.training import tiny
 
@@ -96,8 +97,6 @@ def acts(work: Path) -> dict[str, tuple[Callable[[Path], object], Callable[[Path
         Generate(model=str(work / "model"), out=folder / "set", count=3, workers=1).run()
 
     def train(folder: Path) -> None:
-        from pipelines.train import Train
-
         Train(config=str(work / "tiny.yaml"), data=work / "data", out=folder / "run").run()
 
     def fit(folder: Path) -> None:
