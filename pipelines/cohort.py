@@ -5,9 +5,6 @@ request.json (the ask, without count and workers) and, last, dataset.json. Knows
 """
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +47,7 @@ class Cohort:
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} is {getattr(self, name)}; give at least {least}")
         from pipelines.progress import progress
+        from pipelines.workers import cores
         from synth.simulate.template import template
 
         template()
@@ -60,7 +58,7 @@ class Cohort:
             # Without dataset.json, an unfinished folder is not taken for a dataset.
             (self.out / "dataset.json").unlink(missing_ok=True)
             with progress("subjects", len(missing)) as bar:
-                for index, row in _subjects(self.out, self.seed, missing, min(self.workers or _cores(), len(missing))):
+                for index, row in _subjects(self.out, self.seed, missing, min(self.workers or cores(), len(missing))):
                     rows[index] = row
                     bar.advance()
         self._finish([rows[index] for index in range(self.count)])
@@ -151,47 +149,26 @@ def _subject(folder: Path, seed: int, index: int) -> tuple[int, Row]:
     return index, row
 
 
+_job: list[tuple[Path, int]] = []
+
+
+def _start(job: tuple[Path, int]) -> None:
+    _job.append(job)
+
+
+def _make(index: int) -> tuple[int, Row]:
+    return _subject(*_job[0], index)
+
+
 def _subjects(folder: Path, seed: int, indices: Sequence[int], workers: int) -> Iterator[tuple[int, Row]]:
     """Yield (index, row) as subjects are written; one worker stays in this process."""
-    if workers == 1:
-        for index in indices:
-            yield _subject(folder, seed, index)
+    from pipelines.workers import run_all
+
+    if workers > 1:
+        yield from run_all(_make, indices, workers=workers, start=_start, job=(folder, seed))
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    # spawn: a forked copy of a process whose torch threads have run can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        for job in as_completed([pool.submit(_subject, folder, seed, index) for index in indices]):
-            yield job.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Prepare a worker: interruptions are the parent's, an end when the parent is gone, one thread."""
-    import multiprocessing
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for index in indices:
+        yield _subject(folder, seed, index)
 
 
 def _remove_cohort(folder: Path) -> bool:

@@ -281,9 +281,11 @@ class Worker:
         """Return what decides the samples: everything but count, workers and shards."""
         import hashlib
 
+        from synth.formats.nnunet import sha256_of
+
         masks = hashlib.sha256()
         for path, labels in self.job.masks:
-            masks.update(f"{Path(path).name} {labels} ".encode() + hashlib.sha256(Path(path).read_bytes()).digest())
+            masks.update(f"{Path(path).name} {labels} ".encode() + bytes.fromhex(sha256_of(Path(path))))
         return {
             "model": self.generator.model.sha256,
             "text": self.job.text,

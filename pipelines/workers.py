@@ -6,9 +6,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _AHEAD = 256
+Result = TypeVar("Result")
 
 
 def cores() -> int:
@@ -17,8 +18,8 @@ def cores() -> int:
 
 
 def run_all(
-    work: Callable[[int], int], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
-) -> Iterator[int]:
+    work: Callable[[int], Result], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
+) -> Iterator[Result]:
     """Yield `work(item)` of every item, in order, from processes that `start(job)` begins.
 
     Errors: SynthError where a process was ended from outside, as a system short of memory does.

@@ -59,8 +59,9 @@ class Texture(nn.Module):
         for channel in range(len(self.floor)):
             floor, below = _floor_of([(pixels[channel], _level(decoded)[channel]) for pixels, decoded in seen])
             self.floor[channel], self.below[channel] = floor, below
-        kept = [(decoded, torch.where(self._rests(decoded), 0.0, pixels - decoded)) for pixels, decoded in seen]
-        self._fit_spread(kept)
+        above = [~self._rests(decoded) for _, decoded in seen]
+        kept = [(d, torch.where(content, pixels - d, 0.0)) for (pixels, d), content in zip(seen, above, strict=True)]
+        self._fit_spread(kept, above)
         self._fit_spectrum(kept)
 
     @torch.no_grad()
@@ -80,21 +81,20 @@ class Texture(nn.Module):
         shaped = torch.fft.ifftn(torch.fft.fftn(noise, dim=dims) * gain, dim=dims).real
         return self._scale(decoded) * shaped.to(decoded)
 
-    def _fit_spread(self, kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Set `slopes` and `sd` from (decoded, residual) pairs."""
-        steep = [_slope(decoded)[~self._rests(decoded)].numpy()[::7] for decoded, _ in kept]
+    def _fit_spread(self, kept: Sequence[tuple[Tensor, Tensor]], above: Sequence[Tensor]) -> None:
+        """Set `slopes` and `sd` from (decoded, residual) pairs where they lie above the floor."""
+        steep = [_slope(decoded)[content].numpy()[::7] for (decoded, _), content in zip(kept, above, strict=True)]
         every = np.concatenate(steep) if steep else np.zeros(0)
         if every.size:
             knots = np.quantile(every, np.linspace(0.02, 0.98, _SLOPES))
             self.slopes.copy_(torch.from_numpy(knots + 1e-6 * np.arange(_SLOPES)))  # apart, whatever the data
         squares, count = torch.zeros(_LEVELS * _SLOPES).double(), torch.zeros(_LEVELS * _SLOPES).double()
-        for decoded, residual in kept:
-            above = ~self._rests(decoded)
-            energy = (residual[above] ** 2).double()
+        for (decoded, residual), content in zip(kept, above, strict=True):
+            energy = (residual[content] ** 2).double()
             for cell, weight in self._cells(decoded):  # as `_scale` reads them
-                share = weight[above].double()
-                squares += torch.bincount(cell[above], share * energy, minlength=_LEVELS * _SLOPES)
-                count += torch.bincount(cell[above], share, minlength=_LEVELS * _SLOPES)
+                share = weight[content].double()
+                squares += torch.bincount(cell[content], share * energy, minlength=_LEVELS * _SLOPES)
+                count += torch.bincount(cell[content], share, minlength=_LEVELS * _SLOPES)
         self.sd.copy_(_shrunk(squares.reshape(_LEVELS, _SLOPES).numpy(), count.reshape(_LEVELS, _SLOPES).numpy()))
 
     def _fit_spectrum(self, kept: Sequence[tuple[Tensor, Tensor]]) -> None:
