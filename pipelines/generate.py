@@ -226,10 +226,11 @@ class Worker:
             print(f"--text: the model does not know {', '.join(strange)}", file=sys.stderr)
 
     def _check_mask(self, index: int) -> None:
-        """Refuse masks of other dimensions or channels, and labels the model lacks.
+        """Refuse masks of other dimensions or channels, beyond the model's grid, and labels the model lacks.
 
         Errors: DataError for unreadable masks and strange values, GeometryError, ConditionError.
         """
+        from synth.data.placement import Placement
         from synth.errors import ConditionError, DataError, GeometryError, nearest
         from synth.formats.cases import values_of
 
@@ -240,6 +241,8 @@ class Worker:
                 f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
                 f"{len(self.schema.grid)}D with one; give others"
             )
+        schema = self.schema
+        Placement.of(mask, grid=schema.grid, spacing_mm=schema.spacing_mm).require_inside(mask, path)
         known = own if labels is None else dict(labels)
         for name, value in known.items():
             if value != 0 and name not in own:

@@ -87,6 +87,7 @@ class Generator:
         if image.part.conditioning.labels:
             if condition.mask is not None:
                 placement = Placement.of(condition.mask, grid=schema.grid, spacing_mm=schema.spacing_mm)
+                placement.require_inside(condition.mask, "mask")
                 mask, origin = self._known_labels(placement.to_working(condition.mask)), "given"
             else:
                 mask, origin = self._make_mask(asked, seed), "generated"

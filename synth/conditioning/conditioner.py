@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from synth.conditioning.config import GROUPS, ConditioningConfig
 from synth.conditioning.encoders import AttributeEncoder, MaskEncoder, TextEncoder, position_features
 from synth.ports import Ports, PortSpec, Window
-from synth.sample import Condition
+from synth.sample import AttributeValue, Condition
 
 Drop = Sequence[frozenset[str]]
-"""For each sample, the groups to treat as absent."""
+"""For each sample, what to treat as absent: groups, and single attributes as `attribute:NAME`."""
 
 
 class Conditioner(nn.Module):
@@ -61,7 +61,7 @@ class Conditioner(nn.Module):
             spatial = (*spatial, (position_features(window), 1))
         vector: dict[str, Tensor] = {}
         if self.config.attributes:
-            vector["attributes"] = self.attributes([{} if "class" in gone else dict(c.attributes) for c, gone in pairs])
+            vector["attributes"] = self.attributes([_kept(c, gone) for c, gone in pairs])
         tokens = None
         if self.config.vocabulary:
             values, mask, pooled = self.text([None if "text" in gone else c.text for c, gone in pairs])
@@ -84,7 +84,10 @@ class Conditioner(nn.Module):
 def draw_drops(
     count: int, config: ConditioningConfig, groups: Sequence[str], rng: torch.Generator
 ) -> list[frozenset[str]]:
-    """Draw training drop-out: shorter prefixes of `groups` with probability `drop`, then independent drops."""
+    """Draw training drop-out: shorter prefixes of `groups` with probability `drop`, then independent drops.
+
+    Of the attributes each is dropped by itself too, with probability `drop_attributes`: people ask for some of them.
+    """
     out: list[frozenset[str]] = []
     for _ in range(count):
         chance = torch.rand(2 + len(groups), generator=rng, dtype=torch.float64).tolist()
@@ -93,8 +96,22 @@ def draw_drops(
             length = int(chance[1] * len(groups))
         gone = set(groups[length:])
         gone |= {group for group, value in zip(groups, chance[2:], strict=True) if value < config.drop_each}
+        if config.drop_attributes:
+            values = torch.rand(len(config.attributes), generator=rng, dtype=torch.float64).tolist()
+            pairs = zip(config.attributes, values, strict=True)
+            gone |= {_single(attribute.name) for attribute, value in pairs if value < config.drop_attributes}
         out.append(frozenset(gone))
     return out
+
+
+def _single(attribute: str) -> str:
+    return f"attribute:{attribute}"
+
+
+def _kept(condition: Condition, gone: frozenset[str]) -> dict[str, AttributeValue]:
+    if "class" in gone:
+        return {}
+    return {name: value for name, value in condition.attributes.items() if _single(name) not in gone}
 
 
 def _has(condition: Condition, group: str) -> bool:

@@ -17,10 +17,12 @@ _WORD = re.compile(r"[a-z]+\d*|\d+(?:\.\d+)?")
 class ConditioningConfig:
     """Which conditions enter, and how wide.
 
-    labels       label values of the mask including background; 0 = no mask port
-    stride       mask voxels per latent voxel along each axis
-    vocabulary   words the text encoder knows; empty = no text
-    drop         share of samples trained on a shorter prefix; drop_each, of independent drops on top
+    labels            label values of the mask including background; 0 = no mask port
+    stride            mask voxels per latent voxel along each axis
+    vocabulary        words the text encoder knows; empty = no text
+    drop              share of samples trained on a shorter prefix of the groups
+    drop_each         share in which each single group is left out, on top
+    drop_attributes  share in which each single attribute is left out, so that any subset may be asked for
     """
 
     labels: int = 0
@@ -33,10 +35,12 @@ class ConditioningConfig:
     position: bool = True
     drop: float = 0.1
     drop_each: float = 0.05
+    drop_attributes: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.drop <= 1 and 0 <= self.drop_each <= 1):
-            raise ConfigError("conditioning: drop and drop_each are shares between 0 and 1")
+        for name in ("drop", "drop_each", "drop_attributes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"conditioning.{name} is {getattr(self, name)}; give a share from 0 to 1")
 
 
 def words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
+from synth.errors import GeometryError
 from synth.volume import Volume
 
 _SAME_SPACING = 1e-3
@@ -99,6 +100,23 @@ class Placement:
         else:
             data = _resampled(volume, self.turned_grid, self.turned_affine, fill).data
         return Volume(self._unturn(data), self.native_affine, volume.labels)
+
+    def require_inside(self, mask: Volume, what: str) -> None:
+        """Raise GeometryError where labelled voxels of a native mask lie outside the working grid."""
+        to_working = np.linalg.inv(self.affine) @ self.turned_affine
+        inside = []
+        for axis, (size, room) in enumerate(zip(self.turned_grid, self.grid, strict=True)):
+            places = to_working[axis, axis] * np.arange(size) + to_working[axis, 3]
+            inside.append(np.flatnonzero((places >= -0.5 - _HAIR) & (places <= room - 0.5 + _HAIR)))
+        labelled = self._turn(mask.data)[0] > 0
+        total = int(labelled.sum())
+        lost = total - int(labelled[np.ix_(*inside)].sum())
+        if lost:
+            extent = " x ".join(f"{n * step:.0f}" for n, step in zip(self.grid, self.spacing_mm, strict=True))
+            raise GeometryError(
+                f"{what}: {lost} of {total} labelled voxels lie outside the working grid of {extent} mm, which is "
+                "centred on the volume; crop or move the mask so that they fit, or use a larger grid (prepare --size)"
+            )
 
     def _turn(self, data: np.ndarray) -> np.ndarray:
         turned = data.transpose(0, *(axis + 1 for axis in self.order))

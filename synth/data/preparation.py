@@ -203,6 +203,7 @@ def _write_case(
 ) -> PreparedCase:
     checked = read_case(case, dataset)
     placement = Placement.of(checked.image, grid=schema.grid, spacing_mm=schema.spacing_mm)
+    placement.require_inside(checked.mask, f"case {case.id!r}")
     image, mask, levels = working_pair(checked.image, checked.mask, schema)
     np.save(folder / "images" / f"{case.id}.npy", image)
     np.save(folder / "masks" / f"{case.id}.npy", mask)

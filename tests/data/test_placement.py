@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from synth.data.placement import Placement
+from synth.errors import GeometryError
 from synth.volume import Volume
 
 SPACING = (1.5, 2.0, 3.0)
@@ -127,3 +128,23 @@ def test_two_dimensions() -> None:
     assert working.grid == (8, 8)
     back = placement.to_native(working)
     assert np.array_equal(back.data, volume.data) and back.same_geometry(volume, tolerance_mm=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [SPACING, (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("flips", [(False, False, False), (True, True, True)])
+def test_labelled_voxels_beyond_the_grid_are_refused_and_counted(
+    spacing: tuple[float, ...], flips: tuple[bool, ...]
+) -> None:
+    volume = placed((2, 0, 1), flips, 17.0)
+    inner = np.zeros((1, *volume.grid), dtype=np.uint8)
+    inner[:, 2:5, 3:6, 2:4] = 1
+    grid = tuple(int(np.ceil(4 * own / step)) for own, step in zip(SPACING, spacing, strict=True))
+    mask = volume.replace(data=inner)
+    placement = Placement.of(mask, grid=grid, spacing_mm=spacing)
+    placement.require_inside(mask, "x")
+    outside = inner.copy()
+    outside[0, 0, 0, 0] = outside[0, -1, -1, -1] = 3
+    with pytest.raises(GeometryError, match="x: 2 of 20 labelled voxels lie outside"):
+        placement.require_inside(mask.replace(data=outside), "x")
+    whole = Placement.of(mask, grid=tuple(2 * n for n in volume.grid), spacing_mm=SPACING)
+    whole.require_inside(mask.replace(data=np.ones_like(inner)), "x")

@@ -115,3 +115,25 @@ def test_drop_out_trains_the_prefixes_that_guidance_asks_for() -> None:
     assert sum(counts.values()) == 1.0
     assert abs(counts[3] - 0.7) < 0.03
     assert all(abs(counts[length] - 0.1) < 0.02 for length in range(3))
+
+
+def test_any_subset_of_the_attributes_is_trained_when_they_are_dropped_one_by_one() -> None:
+    config = replace(CONFIG, drop=0.0, drop_each=0.0, drop_attributes=0.25)
+    names = [attribute.name for attribute in config.attributes]
+    drawn = draw_drops(4000, config, ("mask", "class", "text"), torch_rng(2))
+    for name in names:
+        assert abs(sum(f"attribute:{name}" in gone for gone in drawn) / len(drawn) - 0.25) < 0.03
+    assert len(set(drawn)) == 2 ** len(names)
+    assert draw_drops(5, replace(config, drop_attributes=0.0), (), torch_rng(2)) == [frozenset()] * 5
+
+
+@torch.no_grad()
+def test_a_dropped_attribute_is_the_same_as_one_never_given() -> None:
+    grid = GRIDS[0]
+    flow, asked = _model(grid), _condition(grid)
+    name = CONFIG.attributes[0].name
+    without = replace(asked, attributes={key: value for key, value in asked.attributes.items() if key != name})
+    window = Window.whole(grid)
+    dropped = flow.conditioner([asked], window=window, drop=[frozenset({f"attribute:{name}"})]).vector["attributes"]
+    assert torch.equal(dropped, flow.conditioner([without], window=window).vector["attributes"])
+    assert not torch.equal(dropped, flow.conditioner([asked], window=window).vector["attributes"])

@@ -14,7 +14,7 @@ import pytest
 
 import synth
 from pipelines.cli import run
-from synth.errors import CheckpointError, ConditionError
+from synth.errors import CheckpointError, ConditionError, GeometryError
 from synth.sample import Condition
 
 
@@ -114,6 +114,24 @@ def test_given_masks_keep_geometry_and_labels(model: Path, dataset: Path, tmp_pa
         image = synth.read(tmp_path / "out" / "imagesTr" / f"syn_{index:05d}_0000.nii.gz")
         assert np.abs(mask.affine - given.affine).max() < 1e-4 and image.same_geometry(mask)
         assert np.array_equal(mask.data == 2, given.data == 200) and np.array_equal(mask.data == 1, given.data == 3)
+
+
+def test_a_mask_beyond_the_grid_is_refused_not_cropped(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = synth.read(dataset / "labelsTr" / "c00.nii.gz", labels={"shell": 3, "core": 200})
+    wide = np.zeros((1, 30, 12, 10), dtype=given.data.dtype)
+    wide[:, 8:22] = given.data
+    wide[0, 0, 5, 5] = 1
+    synth.write(synth.Volume(wide, given.affine), tmp_path / "wide" / "c.nii.gz")
+    options = ["--out", str(tmp_path / "out"), "--count", "1", "--workers", "1", "--masks", str(tmp_path / "wide")]
+    assert run("generate", [str(model), *options]) == 2
+    assert "c.nii.gz: 1 of " in capsys.readouterr().err and not (tmp_path / "out").exists()
+    asked = Condition(mask=synth.Volume(wide, given.affine, {"shell": 1, "core": 200}))
+    with pytest.raises(GeometryError, match="outside the working grid"):
+        next(synth.load(model).generate([asked], seeds=[0]))
+    asked = Condition(mask=synth.Volume(np.where(wide == 1, 0, wide), given.affine, {"shell": 3, "core": 200}))
+    assert next(synth.load(model).generate([asked], seeds=[0])).image.grid == (30, 12, 10)
 
 
 def test_manifest_says_how_and_names_no_training_case(model: Path, tmp_path: Path) -> None:

@@ -148,6 +148,12 @@ def test_bad_options(
     assert words in said(capsys) and not (tmp_path / "a").exists()
 
 
+def test_labels_beyond_the_size_are_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out"), "--size", "8", "4", "8"]) == 2
+    assert "case 'c01': 10 of 80 labelled voxels lie outside" in said(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
 def test_damaged_folders_say_so(done: Prepared) -> None:
     case = done.case("c01")
     with pytest.raises(DataError, match="did you mean 'c0"):
