@@ -3,7 +3,8 @@
 A decoder trained on mean error renders the expected image; acquisition noise is not in it. The residual
 pixels - decode(encode(pixels)) of training volumes is modelled as Gaussian noise with a radial power spectrum,
 scaled by a standard deviation that depends on the decoded intensity and on how steep the decoded image is there:
-flat tissue bears acquisition noise alone, edges also what the codec could not follow.
+flat tissue bears acquisition noise alone, edges also what the codec could not follow. Residual that only takes back
+what the decoder made up adds no variance, and is not given back.
 
 Where data rest on a floor (air of a stripped brain, the low end of a CT window), their voxels there are equal
 to the last bit and bear no grain; a decoder only comes near. What it leaves below a measured level is set to it.
@@ -21,6 +22,8 @@ _BANDS = 24
 _LOW, _HIGH = -0.1, 1.5
 _PRIOR_VOXELS = 50.0
 """Voxels that the product of the spread by intensity and the spread by slope weighs in each cell of the table."""
+_LEAST_SHARE = 0.25
+"""Share of a residual's energy that is given back at least, so that no tissue looks painted."""
 _FLOOR_SHARE = 0.05
 """Share of voxels at the lowest value from which on that value counts as a floor."""
 _FLOOR_STEPS = 512
@@ -63,6 +66,7 @@ class Texture(nn.Module):
         kept = [(d, torch.where(content, pixels - d, 0.0)) for (pixels, d), content in zip(seen, above, strict=True)]
         self._fit_spread(kept, above)
         self._fit_spectrum(kept)
+        self._keep_what_adds(kept, above)
 
     @torch.no_grad()
     def finish(self, decoded: Tensor, rng: torch.Generator) -> Tensor:
@@ -96,6 +100,24 @@ class Texture(nn.Module):
                 squares += torch.bincount(cell[content], share * energy, minlength=_LEVELS * _SLOPES)
                 count += torch.bincount(cell[content], share, minlength=_LEVELS * _SLOPES)
         self.sd.copy_(_shrunk(squares.reshape(_LEVELS, _SLOPES).numpy(), count.reshape(_LEVELS, _SLOPES).numpy()))
+
+    def _keep_what_adds(self, kept: Sequence[tuple[Tensor, Tensor]], above: Sequence[Tensor]) -> None:
+        """Scale `sd` to the part of the residual that adds variance to what was decoded.
+
+        share = (E[h(decoded + residual)^2] - E[h(decoded)^2]) / E[h(residual)^2] by cell, h the high pass x - level(x);
+        at most 1, for the edges that a codec blurs are not sharpened by noise.
+        """
+        adds, energy, count = (torch.zeros(_LEVELS * _SLOPES).double() for _ in range(3))
+        for (decoded, residual), content in zip(kept, above, strict=True):
+            own, rest = decoded - _level(decoded), residual - _level(residual)
+            gained, spent = ((own + rest).square() - own.square())[content].double(), rest.square()[content].double()
+            for cell, weight in self._cells(decoded):
+                place, share = cell[content], weight[content].double()
+                for total, values in ((adds, share * gained), (energy, share * spent), (count, share)):
+                    total += torch.bincount(place, values, minlength=len(total))
+        prior = _PRIOR_VOXELS * energy.sum() / count.sum().clamp_min(1e-12)
+        share = ((adds + prior) / (energy + prior).clamp_min(1e-24)).clamp(_LEAST_SHARE, 1.0)
+        self.sd.mul_(share.sqrt().reshape(_LEVELS, _SLOPES).to(self.sd))
 
     def _fit_spectrum(self, kept: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Set `spectrum` from (decoded, residual) pairs, each residual over its own spread."""
