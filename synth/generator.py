@@ -97,9 +97,10 @@ class Generator:
             decoded = image.texture.finish(decoded, torch_rng(*seed, "texture"))
         affine = schema.reference_affine if placement is None else placement.affine
         native = Volume(self._native(decoded.numpy()), affine)
-        if placement is not None:
-            lowest = np.array([m.invert(np.zeros(1))[0] for m in schema.intensities])
-            native = placement.to_native(native, fill=float(lowest.min()))
+        if placement is not None:  # outside the model's grid lies each channel's own air
+            lowest = [float(rule.invert(np.zeros(1))[0]) for rule in schema.intensities]
+            moved = [placement.to_native(Volume(d[None], affine), fill=f) for d, f in zip(native.data, lowest, strict=True)]
+            native = moved[0].replace(data=np.concatenate([volume.data for volume in moved]))
         native = native.replace(data=to_dtype(native.data, schema.dtype))
         return Sample(
             native, self._output_mask(mask, condition, placement), asked, self._provenance(asked, seed, origin)

@@ -84,7 +84,7 @@ def read_header(path: str | Path) -> Header:
     if _known_file(path).startswith(".nii"):
         plan = nifti.plan(path)
         grid, channels, affine = plan.grid, plan.channels, plan.affine
-        dtype = np.dtype(np.float32) if plan.scale else plan.dtype.newbyteorder("=")
+        dtype = plan.values
     else:
         grid, channels, affine, dtype = _itk_header(path)
     dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype

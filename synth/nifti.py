@@ -40,6 +40,19 @@ class Plan(NamedTuple):
     offset: int
     scale: tuple[float, float] | None
 
+    @property
+    def values(self) -> np.dtype[Any]:
+        """Type of the voxels once scaled: whole numbers stay whole where 32 bits hold them, as CT kept with an offset."""
+        if self.scale is None or self.dtype.kind not in "iuf":
+            return self.dtype.newbyteorder("=")
+        if self.dtype.kind in "iu" and all(part.is_integer() for part in self.scale):
+            slope, inter = self.scale
+            ends = [slope * float(end) + inter for end in (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)]
+            for kind in (np.int16, np.int32):
+                if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
+                    return np.dtype(kind)
+        return np.dtype(np.float32)
+
     @classmethod
     def of(cls, raw: bytes, path: Path) -> "Plan":
         from nibabel.nifti1 import Nifti1Header
@@ -149,7 +162,7 @@ def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
     stored = np.frombuffer(raw, dtype=header.dtype, count=count, offset=header.offset).reshape(shape, order="F")
     if header.scale is not None and header.dtype.kind in "iuf":
         slope, inter = header.scale
-        stored = (stored * np.float64(slope) + np.float64(inter)).astype(np.float32)
+        stored = (stored * np.float64(slope) + np.float64(inter)).astype(header.values)
     data = np.empty((header.channels, *header.grid), dtype=stored.dtype.newbyteorder("="))
     for j in range(header.grid[1]):  # as in _slab: row by row, then turned in the cache
         data[:, :, j] = np.ascontiguousarray(stored[:, j].T).swapaxes(1, 2)

@@ -156,6 +156,19 @@ def test_scale_is_applied(tmp_path: Path) -> None:
     assert volume.data.dtype == np.float32 == io.read_header(tmp_path / "scaled.nii").dtype
 
 
+@pytest.mark.parametrize(("stored", "scaled"), [(np.uint8, np.int16), (np.int16, np.int32), (np.uint32, np.float32)])
+def test_a_whole_offset_keeps_whole_numbers(stored: type, scaled: type, tmp_path: Path) -> None:
+    """CT is often kept as unsigned numbers with an offset of -1024."""
+    values = np.arange(60, dtype=stored).reshape(3, 4, 5)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "ct.nii")
+    raw = bytearray((tmp_path / "ct.nii").read_bytes())
+    raw[112:120] = np.float32([1.0, -1024.0]).tobytes()
+    (tmp_path / "ct.nii").write_bytes(raw)
+    volume = io.read(tmp_path / "ct.nii")
+    np.testing.assert_array_equal(volume.data[0], values.astype(np.float64) - 1024)
+    assert volume.data.dtype == scaled == io.read_header(tmp_path / "ct.nii").dtype
+
+
 def test_masks_are_whole_numbers(tmp_path: Path) -> None:
     path = tmp_path / "mask.nii.gz"
     io.write(Volume(np.float32([[[0, 3], [200, 3]]])), path)
