@@ -1,6 +1,6 @@
 """The codec stage: train, whiten from all training latents, measure the texture left out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,31 +60,49 @@ def train_codec(
 ) -> None:
     """Train `codec` on the training split and set its whitening; linear codecs are fitted, not trained."""
     cases = pixels.prepared.split("train")
-    inner = codec.inner if isinstance(codec, OneHot) else codec
-    prepare = codec.hot if isinstance(codec, OneHot) else _same
-    few = cases[: training.pca_volumes]
-    if isinstance(inner, (PatchPCA, Autoencoder)):
-        linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner)
-        linear.fit(prepare(pixels.tensor(case)[None])[0] for case in few)
-        if isinstance(inner, Autoencoder):
-            inner.start_from(linear)
-    if isinstance(inner, Autoencoder):
-        holdout = (pixels.prepared.split("holdout") or cases)[:8]
-        task = Task(
-            name=f"{pixels.part} codec",
-            module=codec,
-            loss=lambda module, batch, rng: module.loss(batch, rng),  # pyright: ignore[reportCallIssue]
-            batch=lambda step: pixels.crops(training, step, seed),
-            validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout)),
-            preview=codec_preview(codec, [pixels.tensor(case) for case in holdout[:2]], folder / "previews"),
-            settings={"crop": training.crop, "batch": training.batch},
-        )
+    start_codec(codec, pixels, cases[: training.pca_volumes])
+    if isinstance(_inner(codec), Autoencoder):
+        task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
         fit(task, training.fit, folder, seed=seed, report=report)
     codec.eval()
+    whiten(codec, pixels, cases)
+
+
+def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
+    """Fit a linear codec to `cases`, or start an autoencoder from the one that fits them."""
+    inner = _inner(codec)
+    prepare = codec.hot if isinstance(codec, OneHot) else _same
+    if isinstance(inner, (PatchPCA, Autoencoder)):
+        linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner)
+        linear.fit(prepare(pixels.tensor(case)[None])[0] for case in cases)
+        if isinstance(inner, Autoencoder):
+            inner.start_from(linear)
+
+
+def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: Path, *, seed: int) -> Task:
+    """Return the codec on random crops as the loop takes it."""
+    holdout = (pixels.prepared.split("holdout") or pixels.prepared.split("train"))[:8]
+    return Task(
+        name=f"{pixels.part} codec",
+        module=codec,
+        loss=lambda module, batch, rng: module.loss(batch, rng),  # pyright: ignore[reportCallIssue]
+        batch=lambda step: pixels.crops(training, step, seed),
+        validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout)),
+        preview=codec_preview(codec, [pixels.tensor(case) for case in holdout[:2]], previews),
+        settings={"crop": training.crop, "batch": training.batch},
+    )
+
+
+@torch.no_grad()
+def whiten(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
+    """Set the whitening of `codec` to the latents of `cases`."""
     codec.latent_mean.zero_()
     codec.latent_std.fill_(1.0)
-    with torch.no_grad():
-        codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
+    codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
+
+
+def _inner(codec: Codec) -> Codec:
+    return codec.inner if isinstance(codec, OneHot) else codec
 
 
 def codec_score(codec: Codec, volumes: Iterator[Tensor]) -> Mapping[str, float]:
@@ -142,6 +160,3 @@ def _pca_like(codec: Autoencoder) -> PatchPCA:
 
 def _same(pixels: Tensor) -> Tensor:
     return pixels
-
-
-__all__ = ["Pixels", "cache_latents", "codec_score", "fit_texture", "train_codec"]

@@ -14,6 +14,7 @@ class FitConfig:
     clip            largest gradient norm
     ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
     accumulation    batches whose mean gradient makes one step
+    patience        validations without a better hold-out score after which the stage ends; 0 = never
     """
 
     steps: int = 1000
@@ -28,13 +29,14 @@ class FitConfig:
     checkpoint_every: int = 250
     validate_every: int = 250
     log_every: int = 10
+    patience: int = 0
 
     def __post_init__(self) -> None:
         positive = ("steps", "learning_rate", "clip", "accumulation", "checkpoint_every", "validate_every", "log_every")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}; give a value above 0")
-        for name in ("warmup", "weight_decay"):
+        for name in ("warmup", "weight_decay", "patience"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}; give 0 or more")
         if not 0 <= self.final <= 1:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,10 @@ class Task:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None) -> None:
+def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None) -> str | None:
     """Train `task` in `folder` to its end, resuming what is there; afterwards the module holds its best average.
+
+    Returns in words why the stage ended before its last step, else None.
 
     Files: train.jsonl (no times: equal for equal runs), timing.jsonl, last/, best/, config.json, done.json.
     Errors: ConfigError when the folder was begun with another config; SynthError when a loss, a gradient or the
@@ -61,12 +63,40 @@ def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Repor
         mend_folder(folder / place)
     if not (folder / "done.json").is_file():
         with _stop_signals() as stopped:
-            best = _train(trained, folder, stopped, report)
-            write_json(folder / "done.json", {"steps": config.steps, "best": best})
+            end = _train(trained, folder, stopped, report)
+            early = end.words(task.name, config) if end.step < config.steps else None
+            write_json(folder / "done.json", {"steps": end.step, "best": end.best, "early": early})
             if stopped():
                 raise Interrupted(f"stage {task.name} is complete; run again to go on after it")
     trained.load(folder / "best")
     trained.average.swap(task.module)
+    return json.loads((folder / "done.json").read_text()).get("early")
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How far a run is: steps done, the best hold-out score and the step it was reached at, the latest score."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+    latest: float = math.inf
+
+    def validated(self, step: int, score: float) -> "_Standing":
+        if score <= self.best:
+            return _Standing(step, score, step, score)
+        return replace(self, step=step, latest=score)
+
+    def spent(self, config: FitConfig) -> bool:
+        """True once `patience` validations in a row were no better."""
+        return config.patience > 0 and self.step - self.best_step >= config.patience * config.validate_every
+
+    def words(self, name: str, config: FitConfig) -> str:
+        return (
+            f"stage {name}: the hold-out score was best at step {self.best_step} ({self.best:.4g}) and is "
+            f"{self.latest:.4g} now; it begins to memorise, so it ended at step {self.step} of {config.steps} and the "
+            f"weights of step {self.best_step} are kept"
+        )
 
 
 class Trained:
@@ -146,46 +176,59 @@ class Trained:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> float:
-    """Run the steps that are left and return the best score."""
+def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> _Standing:
+    """Run the steps that are left and return where it ended."""
     config = trained.config
-    first, best = 0, math.inf
+    now = _Standing()
     if has_state(folder / "last"):
-        first, best = _reached(trained.load(folder / "last"), folder / "last")
-    log = TrainLog(folder, first=first)
+        now = _reached(trained.load(folder / "last"), folder / "last")
+    if now.spent(config):  # a kill between the end and done.json
+        return now
+    log = TrainLog(folder, first=now.step)
     try:
-        for step in range(first, config.steps):
+        for step in range(now.step, config.steps):
             started = time.perf_counter()
             figures = trained.step(step)
-            last = step + 1 == config.steps
+            now = replace(now, step=step + 1)
+            last = now.step == config.steps
             if step % config.log_every == 0 or last:
                 log.write({"step": step, **figures}, seconds=time.perf_counter() - started)
-            if (step + 1) % config.validate_every == 0 or last:
-                started = time.perf_counter()
-                held = trained.validate(step)
-                seconds = time.perf_counter() - started
-                log.write({"step": step, **{f"holdout.{k}": v for k, v in held.items()}}, seconds=seconds)
-                if held["score"] <= best:
-                    best = float(held["score"])
-                    trained.save(folder / "best", {"step": step + 1, "best": best})
+            if now.step % config.validate_every == 0 or last:
+                now = _validated(trained, now, log, folder)
+                last = last or now.spent(config)
             if report is not None:
-                report(step + 1, config.steps, figures)
+                report(now.step, config.steps, figures)
             stop = stopped() and not last
-            if (step + 1) % config.checkpoint_every == 0 or last or stop:
+            if now.step % config.checkpoint_every == 0 or last or stop:
                 log.flush()
-                trained.save(folder / "last", {"step": step + 1, "best": best})
+                trained.save(folder / "last", asdict(now))
             if stop:
-                done = f"{step + 1} of {config.steps}"
+                done = f"{now.step} of {config.steps}"
                 raise Interrupted(f"stage {trained.task.name} stopped at step {done}; run again to resume")
+            if last:
+                break
     finally:
         log.close()
-    return best
+    return now
 
 
-def _reached(state: dict[str, Any], folder: Path) -> tuple[int, float]:
-    """Return the step and the best score of a checkpoint."""
+def _validated(trained: Trained, now: _Standing, log: TrainLog, folder: Path) -> _Standing:
+    """Score the averaged weights, and keep them where they are the best so far."""
+    started = time.perf_counter()
+    held = trained.validate(now.step - 1)
+    seconds = time.perf_counter() - started
+    log.write({"step": now.step - 1, **{f"holdout.{k}": v for k, v in held.items()}}, seconds=seconds)
+    now = now.validated(now.step, float(held["score"]))
+    if now.best_step == now.step:
+        trained.save(folder / "best", asdict(now))
+    return now
+
+
+def _reached(state: dict[str, Any], folder: Path) -> _Standing:
+    """Return where a checkpoint stands."""
     try:
-        return int(state["step"]), float(state["best"])
+        step, best = int(state["step"]), float(state["best"])
+        return _Standing(step, best, int(state.get("best_step", 0)), float(state.get("latest", math.inf)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {folder} does not say how far it came ({error!r}); delete it to start this stage anew"

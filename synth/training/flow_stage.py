@@ -90,26 +90,36 @@ def plan_window(
     return chosen, origins, grid
 
 
-def train_flow(
-    model: PartModel, training: FlowTraining, latents: Latents, folder: Path, *, seed: int, report: Report | None = None
-) -> None:
-    """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score."""
+def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previews: Path, *, seed: int) -> Task:
+    """Return the part's flow on its latents as the loop takes it."""
     objective = DenoisingObjective(channel_weights(_scale(model), training.channel_power))
     holdout = latents.prepared.split("holdout") or latents.prepared.split("train")[:4]
 
     def batch(step: int) -> LatentBatch:
         return latents.batch(*plan_window(latents, training, step, seed))
 
-    task = Task(
+    return Task(
         name="flow",
         module=model.flow,
         loss=lambda module, data, rng: {"denoising": objective(model.flow, data, rng)},
         batch=batch,
         validate=lambda: holdout_score(model, objective, latents, holdout[:12]),
-        preview=flow_preview(model, [_whole(latents, case) for case in holdout[:2]], folder / "previews"),
+        preview=flow_preview(model, [_whole(latents, case) for case in holdout[:2]], previews),
         settings={name: value for name, value in asdict(training).items() if name != "fit"},
     )
-    fit(task, training.fit, folder, seed=seed, report=report)
+
+
+def train_flow(
+    model: PartModel, training: FlowTraining, latents: Latents, folder: Path, *, seed: int, report: Report | None = None
+) -> None:
+    """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score."""
+    fit(
+        flow_task(model, training, latents, folder / "previews", seed=seed),
+        training.fit,
+        folder,
+        seed=seed,
+        report=report,
+    )
     model.flow.eval()
 
 

@@ -21,6 +21,12 @@ class Cost:
     peak_gb: float
     hours: float
 
+    @classmethod
+    def of(cls, step_s: float, validation_s: float, peak_gb: float, config: FitConfig) -> "Cost":
+        """Return the cost of a stage of `config`."""
+        validations = -(-config.steps // config.validate_every)
+        return cls(step_s, validation_s, peak_gb, (step_s * config.steps + validation_s * validations) / 3600)
+
 
 def time_steps(task: Task, config: FitConfig, *, seed: int, steps: int = 20) -> Cost:
     """Time `steps` optimiser steps and one validation of `task`; its weights are afterwards as they were.
@@ -42,9 +48,8 @@ def time_steps(task: Task, config: FitConfig, *, seed: int, steps: int = 20) -> 
     validation = time.perf_counter() - started
     task.module.load_state_dict(weights)
     one = statistics.median(seconds[1:])
-    validations = -(-config.steps // config.validate_every)
     peak = torch.cuda.max_memory_allocated(trained.device) if on_gpu else _resident_peak()
-    return Cost(one, validation, peak / 1e9, (one * config.steps + validation * validations) / 3600)
+    return Cost.of(one, validation, peak / 1e9, config)
 
 
 def _resident_peak() -> int:

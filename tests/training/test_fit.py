@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from synth.errors import CheckpointError, ConfigError, Interrupted, SynthError
@@ -123,8 +124,8 @@ def test_best_is_the_lowest_score_and_the_average(tmp_path: Path):
         return {"score": next(scores)}
 
     fit(tiny.task(module, validate=validate), tiny.config(), tmp_path, seed=0)
-    assert json.loads((tmp_path / "best/state.json").read_text()) == {"best": 1.0, "step": 8}
-    assert json.loads((tmp_path / "last/state.json").read_text()) == {"best": 1.0, "step": 12}
+    assert json.loads((tmp_path / "best/state.json").read_text()) == {"best": 1.0, "best_step": 8, "latest": 1.0, "step": 8}
+    assert json.loads((tmp_path / "last/state.json").read_text()) == {"best": 1.0, "best_step": 8, "latest": 2.0, "step": 12}
     assert torch.equal(next(module.parameters()), averages[1])
     assert [line["holdout.score"] for line in _lines(tmp_path) if "holdout.score" in line] == [3.0, 1.0, 2.0]
 
@@ -240,3 +241,28 @@ def test_half_line_of_a_killed_run_is_dropped(tmp_path: Path):
         file.write('{"step": 8, "loss": 1.0}\n{"step": 10, "lo')
     fit(tiny.task(), tiny.config(), tmp_path / "cut", seed=0)
     assert tiny.files(tmp_path / "cut") == tiny.files(tmp_path / "whole")
+
+
+def _scored(scores: list[float]) -> Any:
+    """A hold-out score that follows a list by the number of validations logged so far."""
+    return lambda: {"score": scores.pop(0)}
+
+
+def test_a_rising_holdout_score_ends_the_stage_in_words(tmp_path: Path):
+    scores = [3.0, 1.0, 2.0, 1.5, 0.5]
+    config = tiny.config(steps=20, patience=2)
+    module = tiny.network()
+    words = fit(tiny.task(module, validate=_scored(scores)), config, tmp_path, seed=0)
+    assert words is not None and "best at step 8 (1) and is 1.5 now" in words and "step 16 of 20" in words
+    assert scores == [0.5] and json.loads((tmp_path / "done.json").read_text())["steps"] == 16
+    kept = load_file(tmp_path / "best" / "ema.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in module.state_dict().items())
+    assert fit(tiny.task(validate=_scored([])), config, tmp_path, seed=0) == words  # told again, not trained again
+    (tmp_path / "done.json").unlink()  # killed between the end and its mark
+    assert fit(tiny.task(validate=_scored([])), config, tmp_path, seed=0) == words
+
+
+def test_patience_does_not_end_what_still_improves(tmp_path: Path):
+    config = tiny.config(patience=1)
+    assert fit(tiny.task(validate=_scored([3.0, 2.0, 1.0])), config, tmp_path, seed=0) is None
+    assert json.loads((tmp_path / "done.json").read_text())["steps"] == 12

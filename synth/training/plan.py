@@ -1,0 +1,224 @@
+"""The plan: what this data, this machine and this much time make of a recipe.
+
+`design` chooses sizes from the data's schema, `measure` times every stage on a few cases, `schedule` turns a time
+budget into steps. Knows no command and no layout; leaves no file.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from synth.backbone.config import UNetConfig
+from synth.codec.autoencoder import Autoencoder
+from synth.codec.config import AutoencoderConfig, OneHotConfig
+from synth.conditioning.config import ConditioningConfig
+from synth.data.prepared import Prepared
+from synth.data.schema import Schema
+from synth.errors import ConfigError
+from synth.model import build_part
+from synth.process import RectifiedFlow
+from synth.recipe import CodecTraining, FlowTraining, Part, Recipe
+from synth.training.codec_stage import Pixels, cache_latents, codec_task, start_codec, whiten
+from synth.training.config import FitConfig
+from synth.training.experiment import complete
+from synth.training.flow_stage import Latents, flow_task
+from synth.training.timing import Cost, time_steps
+
+STAGES = ("image codec", "mask codec", "mask generator", "image generator")
+_SHARES = {"image codec": 0.16, "mask codec": 0.07, "mask generator": 0.27, "image generator": 0.5}
+"""Shares of the time; what brain-tiny was trained with, the codecs given more since short runs need them first."""
+_MOST_STEPS = {"image codec": 6000, "mask codec": 3000, "mask generator": 20_000, "image generator": 40_000}
+_LEAST_STEPS = 40
+_VALIDATIONS = 8
+_STEP_LATENTS = 10_240
+"""Latent voxels of a training step, in patches or whole volumes."""
+_CHECKPOINT_S = 120.0
+_FEW = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training will take: the cost of each stage, seconds of encoding all cases, and the peak memory."""
+
+    stages: Mapping[str, Cost]
+    encoding_s: float
+
+    @property
+    def hours(self) -> float:
+        """Hours in all."""
+        return sum(cost.hours for cost in self.stages.values()) + self.encoding_s / 3600
+
+    @property
+    def peak_gb(self) -> float:
+        """Largest memory of any stage."""
+        return max(cost.peak_gb for cost in self.stages.values())
+
+
+def design(schema: Schema, *, name: str) -> Recipe:
+    """Return a recipe for data of `schema`, its steps still those of the defaults."""
+    dims, labels = len(schema.grid), len(schema.labels) + 1
+    stride = 4 if dims == 3 or max(schema.grid) <= 160 else 8
+    latent = tuple(-(-n // stride) for n in schema.grid)
+    channels = len(schema.channels)
+    image_codec = AutoencoderConfig(
+        in_channels=channels,
+        spatial_dims=dims,
+        stride=stride,
+        channels=min(16 + 8 * (channels - 1), channels * stride**dims, 48),
+        width=96,
+        kl=1e-5,
+    )
+    image = _part(image_codec, latent, crop=48 if dims == 3 else 128, batch=4 if dims == 3 else 12, narrow=False)
+    mask_codec = OneHotConfig(
+        labels=labels,
+        inner=AutoencoderConfig(
+            in_channels=labels,
+            spatial_dims=dims,
+            stride=stride,
+            channels=16 if labels <= 6 else 24,
+            width=48,
+            decoder_blocks=2,
+            kl=1e-5,
+        ),
+    )
+    mask = _part(mask_codec, latent, crop=48 if dims == 3 else 128, batch=4 if dims == 3 else 12, narrow=True)
+    return Recipe(
+        name=name,
+        description=f"Planned from the data: {len(schema.labels)} labels, grid {'x'.join(map(str, schema.grid))}.",
+        image=image,
+        mask=replace(mask, texture=False) if schema.labels else None,
+    )
+
+
+def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, crop: int, batch: int, narrow: bool) -> Part:
+    patch = tuple(n if n < 12 else max(8, -(-n // 2)) for n in latent)
+    whole = math.prod(latent)
+    deep = whole // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
+    widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
+    shortest = min(patch) // 2 ** (len(widths) - 1)
+    # weight gradients of bfloat16 convolutions over grids shorter than their kernel are unwritten memory (torch 2.13, CPU)
+    precision = "bf16" if shortest >= 3 else "fp32"
+    return Part(
+        codec=codec,
+        process=RectifiedFlow(prediction="clean"),
+        backbone=UNetConfig(
+            widths=widths,
+            blocks=(2,) * len(widths),
+            attention=(len(widths) - 1,),
+            head=28 if widths[-1] == 112 else 24,
+            time_width=192,
+        ),
+        conditioning=ConditioningConfig(mask_width=96, width=128, drop_each=0.15, drop_attributes=0.15),
+        codec_training=CodecTraining(fit=FitConfig(precision="bf16", ema=0.995, warmup=50), crop=crop, batch=batch),
+        training=FlowTraining(
+            fit=FitConfig(precision=precision, ema=0.999),
+            patch=patch,
+            patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
+            whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
+            whole_share=0.5 if narrow else 0.3,
+        ),
+    )
+
+
+def measure(
+    recipe: Recipe, prepared: Prepared, *, steps: int = 20, report: Callable[[str], None] | None = None
+) -> Estimate:
+    """Return what the stages of `recipe` cost, by `steps` timed steps of each on a few training cases."""
+    tell = report or (lambda _: None)
+    full = complete(recipe, prepared)
+    train = prepared.split("train")
+    few = replace(prepared, cases=(*train[:_FEW], *prepared.split("holdout")[:_FEW]))
+    costs: dict[str, Cost] = {}
+    encoding = 0.0
+    with tempfile.TemporaryDirectory() as place:
+        for name, part in (("image", full.image), ("mask", full.mask)):
+            if part is None:
+                continue
+            torch.manual_seed(0)
+            model, pixels = build_part(part), Pixels(few, name)  # pyright: ignore[reportArgumentType]
+            folder = Path(place) / name
+            started = time.perf_counter()
+            start_codec(model.codec, pixels, few.split("train"))
+            whiten(model.codec, pixels, few.split("train"))
+            per_case = (time.perf_counter() - started) / len(few.split("train"))
+            encoding += 1.5 * per_case * len(prepared.cases)
+            tell(f"{name} codec")
+            inner = model.codec.inner if isinstance(part.codec, OneHotConfig) else model.codec  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(inner, Autoencoder):
+                task = codec_task(model.codec, part.codec_training, pixels, folder, seed=0)
+                costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
+                model.codec.eval()
+            cache_latents(model.codec, pixels, folder)
+            latents = Latents(few, folder, model.codec.stride, masks=part.conditioning.labels > 0)
+            tell(f"{name} generator")
+            kinds = []
+            for share in (0.0, 1.0):
+                task = flow_task(model, replace(part.training, whole_share=share), latents, folder, seed=0)
+                kinds.append(time_steps(task, part.training.fit, seed=0, steps=steps))
+            costs[f"{name} generator"] = _mixed(kinds[0], kinds[1], part.training)
+    return Estimate(stages=costs, encoding_s=encoding)
+
+
+def _mixed(patches: Cost, wholes: Cost, training: FlowTraining) -> Cost:
+    step = (1 - training.whole_share) * patches.step_s + training.whole_share * wholes.step_s
+    return Cost.of(step, max(patches.validation_s, wholes.validation_s), max(patches.peak_gb, wholes.peak_gb), training.fit)
+
+
+def schedule(recipe: Recipe, estimate: Estimate, *, budget_s: float) -> tuple[Recipe, Estimate]:
+    """Return the recipe whose steps fill `budget_s` on the machine that was measured, and what it will take.
+
+    Errors: ConfigError where the budget leaves a stage fewer than 40 steps.
+    """
+    left = budget_s - estimate.encoding_s
+    total = sum(_SHARES[stage] for stage in estimate.stages)
+    stages: dict[str, Cost] = {}
+    fits: dict[str, FitConfig] = {}
+    for stage, cost in estimate.stages.items():
+        seconds = left * _SHARES[stage] / total - _VALIDATIONS * cost.validation_s
+        steps = min(int(seconds / cost.step_s), _MOST_STEPS[stage])
+        if steps < _LEAST_STEPS:
+            needed = estimate.encoding_s + max(
+                (_LEAST_STEPS * c.step_s + _VALIDATIONS * c.validation_s) * total / _SHARES[s]
+                for s, c in estimate.stages.items()
+            )
+            raise ConfigError(
+                f"--budget of {budget_s / 60:.0f} min leaves the {stage} {max(steps, 0)} steps; give {needed / 60:.0f} min "
+                "or more, or prepare with a coarser --spacing"
+            )
+        fits[stage] = _fit(_fit_of(recipe, stage), steps, cost)
+        stages[stage] = Cost.of(cost.step_s, cost.validation_s, cost.peak_gb, fits[stage])
+    for stage, fit in fits.items():
+        recipe = _with_fit(recipe, stage, fit)
+    return recipe, Estimate(stages=stages, encoding_s=estimate.encoding_s)
+
+
+def _fit(fit: FitConfig, steps: int, cost: Cost) -> FitConfig:
+    return replace(
+        fit,
+        steps=steps,
+        warmup=min(100, -(-steps // 10)),
+        ema=min(fit.ema, 1.0 - 10.0 / steps),
+        checkpoint_every=max(1, min(int(_CHECKPOINT_S / cost.step_s), steps)),
+        validate_every=-(-steps // _VALIDATIONS),
+    )
+
+
+def _split(stage: str) -> tuple[str, str]:
+    name, kind = stage.split()
+    return name, "codec_training" if kind == "codec" else "training"
+
+
+def _fit_of(recipe: Recipe, stage: str) -> FitConfig:
+    name, field = _split(stage)
+    return getattr(getattr(recipe, name), field).fit
+
+
+def _with_fit(recipe: Recipe, stage: str, fit: FitConfig) -> Recipe:
+    name, field = _split(stage)
+    part = getattr(recipe, name)
+    return replace(recipe, **{name: replace(part, **{field: replace(getattr(part, field), fit=fit)})})
