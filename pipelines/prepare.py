@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from synth.data.prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +25,11 @@ class Prepare:
     test: float = 0.1
     """Share of patients kept for judging downstream models."""
     spacing: tuple[float, ...] | None = None
-    """Working spacing in mm; the data's median otherwise."""
+    """Working spacing in mm; otherwise the data's median, or coarser where the budget asks for it."""
     size: tuple[int, ...] | None = None
     """Working grid; what covers every case otherwise."""
+    budget: str = "2h"
+    """Time for training that the working spacing and the plan are made for, such as 20m or 8h, on two cores."""
     seed: int = 0
     """Seed of the split."""
     overwrite: bool = False
@@ -32,15 +37,23 @@ class Prepare:
 
     def run(self) -> int:
         """Prepare, and print what this data can show."""
+        from pipelines.machine import seconds
         from pipelines.progress import Progress
-        from synth.data.preparation import PreparationOptions, label_volumes, prepare, what_it_can_show
+        from synth.data.preparation import (
+            PreparationOptions,
+            label_volumes,
+            prepare,
+            voxels_for,
+            what_it_can_show,
+        )
         from synth.data.splits import patients_of, split_patients
         from synth.errors import OutputError
         from synth.formats import read
 
         if self.out.exists() and not self.overwrite and not (self.out.is_dir() and not any(self.out.iterdir())):
             raise OutputError(f"{self.out} is not an empty folder; give --overwrite or another --out")
-        options = PreparationOptions(spacing_mm=self.spacing, grid=self.size)
+        budget_s = seconds(self.budget, "--budget")
+        options = PreparationOptions(spacing_mm=self.spacing, grid=self.size, voxels=voxels_for(budget_s))
         dataset = read(self.source)
         patients, assumed = patients_of(dataset.cases, self.patients)
         splits = split_patients(patients, holdout=self.holdout, test=self.test, seed=self.seed)
@@ -57,6 +70,13 @@ class Prepare:
         schema = prepared.schema
         spacing = tuple(round(step, 5) for step in schema.spacing_mm)
         print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm")
+        if schema.native_grid:
+            native = tuple(round(step, 5) for step in schema.native_spacing_mm)
+            print(
+                f"that is coarser than the data ({schema.native_grid} at {native} mm), for a budget of {self.budget};"
+            )
+            print("samples are made there and written on the data's own grid; --budget or --spacing asks for finer")
+        _write_plan(prepared, budget_s)
         if assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
@@ -68,3 +88,14 @@ class Prepare:
             whose = "one patient only" if known == 1 else "two patients only"
             print(f"{whose}, all in training: privacy and utility cannot be judged; add patients, three at least")
         return 0
+
+
+def _write_plan(prepared: "Prepared", budget_s: float) -> None:
+    """Write plan.yaml: a recipe for this data, its steps for two cores; `synth train auto` times this machine."""
+    from synth import config
+    from synth.io import write_bytes
+    from synth.training.plan import design, nominal, schedule
+
+    recipe = design(prepared.schema)
+    recipe, _ = schedule(recipe, nominal(recipe), budget_s=budget_s)
+    write_bytes(prepared.folder / "plan.yaml", config.dump(recipe).encode())

@@ -2,9 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from synth.data.prepared import Prepared
+    from synth.recipe import Recipe
+    from synth.training.plan import Estimate
+
+AUTO = "auto"
+DEFAULT_BUDGET = "2h"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,43 +23,126 @@ class Train:
     """
 
     config: Annotated[str, tyro.conf.Positional]
-    """A recipe: a YAML file, or the name of one that ships with the package."""
+    """A recipe: a YAML file, the name of one that ships with the package, or `auto`: planned from the data."""
     data: Path
     """A folder that `synth prepare` wrote."""
     out: Path
     """Folder of the run."""
+    budget: str | None = None
+    """With `auto`: the time to fill, such as 20m or 2h (the default)."""
+    dry_run: bool = False
+    """Time 20 steps of every stage, say hours and memory, and write nothing."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Dotted overrides of the recipe, such as image.training.fit.steps=200 (repeatable)."""
 
     def run(self) -> int:
         """Train every stage that is not done."""
-        from collections.abc import Mapping
+        import time
 
-        from pipelines.configs import config_path
-        from pipelines.progress import Progress
-        from synth import config
+        from pipelines.machine import in_words
         from synth.data.prepared import Prepared
-        from synth.recipe import Recipe
         from synth.training.experiment import Experiment
 
-        recipe = config.load(Recipe, config_path(self.config), overrides=self.set)
-        bars: list[Progress] = []
-
-        def report(stage: str):  # noqa: ANN202 - a Report
-            def told(done: int, total: int, figures: Mapping[str, float]) -> None:
-                if not bars or bars[-1].label != stage:
-                    for bar in bars:
-                        bar.close()
-                    bars.append(Progress(stage, total))
-                note = f"loss {figures['loss']:.4f}" if "loss" in figures else ""
-                bars[-1].advance(done, note)
-
-            return told
-
-        try:
-            folder = Experiment(recipe, Prepared.load(self.data), self.out, report).run()
-        finally:
-            for bar in bars:
-                bar.close()
-        print(f"model in {folder}")
+        prepared = Prepared.load(self.data)
+        recipe, estimate = self._recipe(prepared)
+        if self.dry_run:
+            _tell(estimate or _measured(recipe, prepared))
+            return 0
+        started = time.monotonic()
+        with _Bars() as bars:
+            folder = Experiment(recipe, prepared, self.out, bars.stage, print).run()
+        print(f"model in {folder} after {in_words(time.monotonic() - started)}")
         return 0
+
+    def _recipe(self, prepared: "Prepared") -> "tuple[Recipe, Estimate | None]":
+        """Return the recipe, and with `auto` what it will take; a run once planned keeps its plan."""
+        from pipelines.configs import config_path
+        from synth import config
+        from synth.errors import ConfigError
+        from synth.recipe import Recipe
+
+        if self.config != AUTO:
+            if self.budget is not None:
+                raise ConfigError("--budget belongs to `synth train auto`; a recipe says its own steps")
+            return config.load(Recipe, config_path(self.config), overrides=self.set), None
+        return self._planned(prepared)
+
+    def _planned(self, prepared: "Prepared") -> "tuple[Recipe, Estimate | None]":
+        from pipelines.machine import seconds
+        from synth import config
+        from synth.errors import ConfigError
+        from synth.io import write_bytes
+        from synth.recipe import Recipe
+        from synth.training.plan import design, schedule
+
+        path = self.out / "plan.yaml"
+        if path.is_file() and not self.dry_run:
+            if self.budget is not None or self.set:
+                raise ConfigError(
+                    f"{path} is this run's plan; leave --budget and --set out to go on, or give another --out"
+                )
+            print(f"going on with {path}")
+            return config.load(Recipe, path), None
+        budget = seconds(self.budget or DEFAULT_BUDGET, "--budget")
+        recipe = config.load(Recipe, config.dump(design(prepared.schema)), overrides=self.set)
+        recipe, estimate = schedule(recipe, _measured(recipe, prepared), budget_s=budget)
+        if not self.dry_run:
+            _tell(estimate)
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, config.dump(recipe).encode())
+        return recipe, estimate
+
+
+def _measured(recipe: "Recipe", prepared: "Prepared") -> "Estimate":
+    """Return what the recipe costs here, a bar meanwhile."""
+    from pipelines.progress import progress
+    from synth.training.plan import measure
+
+    with progress("timing stages", 4 if recipe.mask is not None else 2) as bar:
+        return measure(recipe, prepared, report=lambda stage: bar.advance(note=stage))
+
+
+def _tell(estimate: "Estimate") -> None:
+    """Print the table of stages. Errors: ConfigError where the memory does not suffice."""
+    from pipelines.machine import in_words, memory_gb
+    from synth.errors import ConfigError
+
+    print(f"  {'stage':<18} {'s a step':>9} {'hours':>7} {'GB':>6}")
+    for stage, cost in estimate.stages.items():
+        print(f"  {stage:<18} {cost.step_s:>9.3f} {cost.hours:>7.2f} {cost.peak_gb:>6.2f}")
+    print(f"  {'encoding':<18} {'':>9} {estimate.encoding_s / 3600:>7.2f}")
+    print(f"  in all {in_words(estimate.hours * 3600)}, at most {estimate.peak_gb:.1f} GB of {memory_gb():.0f}")
+    if estimate.peak_gb > 0.9 * memory_gb():
+        raise ConfigError(
+            f"training needs {estimate.peak_gb:.1f} GB, this machine has {memory_gb():.1f}; prepare with a coarser "
+            "--spacing or lower batch sizes in the recipe"
+        )
+
+
+class _Bars:
+    """One bar at a time, for the stage that is trained."""
+
+    def __init__(self) -> None:
+        from pipelines.progress import Progress
+
+        self._new = Progress
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def stage(self, stage: str):  # noqa: ANN201 - a Report
+        """Return what is told after each step of `stage`."""
+        from collections.abc import Mapping
+
+        def told(done: int, total: int, figures: Mapping[str, float]) -> None:
+            if self._bar is None or self._bar.label != stage:
+                self.__exit__()
+                self._bar = self._new(stage, total)
+            self._bar.advance(done, f"loss {figures['loss']:.4f}" if "loss" in figures else "")
+
+        return told

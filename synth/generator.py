@@ -91,6 +91,10 @@ class Generator:
                 mask, origin = self._known_labels(placement.to_working(condition.mask)), "given"
             else:
                 mask, origin = self._make_mask(asked, seed), "generated"
+        if placement is None and schema.native_grid:
+            placement = Placement.onto(
+                schema.native_grid, schema.native_affine, working=schema.grid, spacing_mm=schema.spacing_mm
+            )
         ready = replace(asked, mask=None if mask is None else self._padded(mask, image))
         decoded = self._sample(image, ready, seed, "image")
         if image.texture is not None and self.sampling.texture:
@@ -99,7 +103,9 @@ class Generator:
         native = Volume(self._native(decoded.numpy()), affine)
         if placement is not None:  # outside the model's grid lies each channel's own air
             lowest = [float(rule.invert(np.zeros(1))[0]) for rule in schema.intensities]
-            moved = [placement.to_native(Volume(d[None], affine), fill=f) for d, f in zip(native.data, lowest, strict=True)]
+            moved = [
+                placement.to_native(Volume(d[None], affine), fill=f) for d, f in zip(native.data, lowest, strict=True)
+            ]
             native = moved[0].replace(data=np.concatenate([volume.data for volume in moved]))
         native = native.replace(data=to_dtype(native.data, schema.dtype))
         return Sample(
@@ -180,12 +186,12 @@ class Generator:
         if mask is None:
             return None
         schema = self._schema
-        if placement is not None:  # the voxels that were given, not what resampling made of them
-            assert condition.mask is not None
+        if condition.mask is not None:  # the voxels that were given, not what resampling made of them
             return condition.mask if condition.mask.labels else condition.mask.replace(labels=schema.label_values)
+        made = mask if placement is None else placement.labels_to_native(mask)
         table = np.array([0, *schema.label_values.values()])
         kind = np.uint8 if table.max() < 256 else np.int16
-        return mask.replace(data=table[mask.data].astype(kind), labels=schema.label_values)
+        return made.replace(data=table[made.data].astype(kind), labels=schema.label_values)
 
     def _native(self, decoded: np.ndarray) -> np.ndarray:
         maps = self._schema.intensities

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
 
     @property
     def values(self) -> np.dtype[Any]:
-        """Type of the voxels once scaled: whole numbers stay whole where 32 bits hold them, as CT kept with an offset."""
+        """Type of the voxels once scaled: whole numbers stay whole (CT kept with an offset) where 32 bits hold them."""
         if self.scale is None or self.dtype.kind not in "iuf":
             return self.dtype.newbyteorder("=")
         if self.dtype.kind in "iu" and all(part.is_integer() for part in self.scale):

@@ -41,6 +41,13 @@ class Placement:
             flips = tuple(bool(direction[d, order[d]] < 0) for d in range(3))
         return cls(volume.grid, volume.affine, grid, spacing_mm, order, flips)
 
+    @classmethod
+    def onto(
+        cls, grid: tuple[int, ...], affine: np.ndarray, *, working: tuple[int, ...], spacing_mm: tuple[float, ...]
+    ) -> "Placement":
+        """Return the placement of a native grid whose axes are the working ones."""
+        return cls(grid, affine, working, spacing_mm, tuple(range(len(grid))), (False,) * len(grid))
+
     @property
     def turned_affine(self) -> np.ndarray:
         """Affine of the native voxels after turning and flipping."""
@@ -100,6 +107,16 @@ class Placement:
         else:
             data = _resampled(volume, self.turned_grid, self.turned_affine, fill).data
         return Volume(self._unturn(data), self.native_affine, volume.labels)
+
+    def labels_to_native(self, mask: Volume) -> Volume:
+        """Return working labels (1, *grid) on the native grid: at each voxel the one with the largest linear share."""
+        best = np.full((1, *self.native_grid), -1.0, dtype=np.float32)
+        out = np.zeros(best.shape, dtype=mask.data.dtype)
+        for value in np.unique(mask.data):
+            share = self.to_native(Volume((mask.data == value).astype(np.float32), mask.affine), fill=float(value == 0))
+            larger = share.data > best
+            best, out = np.where(larger, share.data, best), np.where(larger, value, out)
+        return Volume(out.astype(mask.data.dtype), self.native_affine, mask.labels)
 
     def require_inside(self, mask: Volume, what: str) -> None:
         """Raise GeometryError where labelled voxels of a native mask lie outside the working grid."""

@@ -26,10 +26,15 @@ _CT = "ct"
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationOptions:
-    """Working geometry; None is learned from the data. `multiple`: the grid is a multiple of it on every axis."""
+    """Working geometry; None is learned from the data.
+
+    voxels     most voxels of a working grid whose spacing is learned: finer axes are made coarser until it fits
+    multiple   the grid is a multiple of it on every axis
+    """
 
     spacing_mm: tuple[float, ...] | None = None
     grid: tuple[int, ...] | None = None
+    voxels: int = 160**3
     multiple: int = 4
 
     def __post_init__(self) -> None:
@@ -150,7 +155,8 @@ def _learn(
         inside = checked.image.data[:, checked.mask.data[0] > 0]
         foreground.append(inside[:, :: max(inside.shape[1] // 5000, 1)])
         report("reading", number, len(dataset.cases))
-    spacing = tuple(float(s) for s in (options.spacing_mm or np.median(np.array(spacings), axis=0)))
+    native = np.median(np.array(spacings), axis=0)
+    spacing = tuple(float(s) for s in (options.spacing_mm or _within(native, np.array(sizes), options.voxels)))
     if len(spacing) != dims:
         raise ConfigError(f"--spacing gives {len(spacing)} values, the data is {dims}D; give {dims}")
     grid = options.grid or _grid(np.array(sizes), np.array(spacing), options.multiple)
@@ -169,6 +175,8 @@ def _learn(
     affine[range(dims), range(dims)] = spacing
     affine[:dims, 3] = [-s * (n - 1) / 2 for s, n in zip(spacing, grid, strict=True)]
     train = [case for case in dataset.cases if splits[case.id] == "train"]
+    typical = np.rint(np.median(np.array(sizes), axis=0) / native).astype(int)
+    coarser = bool((np.array(spacing) > native * (1 + 1e-3)).any())
     return Schema(
         population=dataset.population or str(dataset.extra.get("name", dataset.root.name)),
         channels=dataset.channels,
@@ -181,7 +189,32 @@ def _learn(
         dtype=str(np.result_type(*dtypes)),
         file_ending=dataset.file_ending,
         texts=any(case.text for case in train),
+        native_grid=tuple(int(n) for n in typical) if coarser else (),
+        native_spacing_mm=tuple(float(step) for step in native) if coarser else (),
     )
+
+
+def _within(native: np.ndarray, sizes_mm: np.ndarray, voxels: int) -> np.ndarray:
+    """Return a spacing at which the largest case has at most `voxels`: the finest axes give way first.
+
+    spacing = max(native, s) with the least s that suffices, so that thick slices stay as they are.
+    """
+    largest = sizes_mm.max(axis=0)
+    if np.prod(largest / native) <= voxels * (1 + 1e-6):
+        return native
+    low, high = float(native.min()), float(largest.max())
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.prod(largest / np.maximum(native, middle)) <= voxels else (middle, high)
+    return np.maximum(native, np.ceil(high * 100) / 100)
+
+
+def voxels_for(budget_s: float) -> int:
+    """Return the voxels of a working grid that two cores train well in `budget_s`: 417 thousand for two hours.
+
+    They grow with the square root of the time: half of it goes into more voxels, half into more steps.
+    """
+    return int(np.clip(417_000 * (budget_s / 7200) ** 0.5, 32**3, LARGEST_GRID))
 
 
 def _grid(sizes_mm: np.ndarray, spacing: np.ndarray, multiple: int) -> tuple[int, ...]:

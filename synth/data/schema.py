@@ -44,7 +44,10 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Population, channels, labels (background left out), attributes, working grid and native units."""
+    """Population, channels, labels (background left out), attributes, working grid and native units.
+
+    native_grid, native_spacing_mm   of a typical case, where models work on a coarser grid; empty where they do not
+    """
 
     population: str
     channels: tuple[str, ...]
@@ -57,11 +60,24 @@ class Schema:
     dtype: str = "float32"
     file_ending: str = ".nii.gz"
     texts: bool = False
+    native_grid: tuple[int, ...] = ()
+    native_spacing_mm: tuple[float, ...] = ()
 
     @property
     def reference_affine(self) -> np.ndarray:
         """The working affine (4, 4) of volumes that follow no given geometry."""
         return np.array(self.affine, dtype=np.float64).reshape(4, 4)
+
+    @property
+    def native_affine(self) -> np.ndarray:
+        """The affine (4, 4) of a typical case, centred as the working grid is."""
+        assert self.native_grid, "the working grid is the native one"
+        dims = len(self.grid)
+        centre = self.reference_affine @ [*((n - 1) / 2 for n in self.grid), *[0.0] * (3 - dims), 1.0]
+        affine = np.diag([*self.native_spacing_mm, *[1.0] * (4 - dims)])
+        for axis, (n, step) in enumerate(zip(self.native_grid, self.native_spacing_mm, strict=True)):
+            affine[axis, 3] = centre[axis] - step * (n - 1) / 2
+        return affine
 
     @property
     def label_values(self) -> dict[str, int]:

@@ -57,15 +57,20 @@ class Pixels:
 
 def train_codec(
     codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, *, seed: int, report: Report | None = None
-) -> None:
-    """Train `codec` on the training split and set its whitening; linear codecs are fitted, not trained."""
+) -> str | None:
+    """Train `codec` on the training split and set its whitening; linear codecs are fitted, not trained.
+
+    Returns why training ended early, where it did.
+    """
     cases = pixels.prepared.split("train")
+    early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
     if isinstance(_inner(codec), Autoencoder):
         task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
-        fit(task, training.fit, folder, seed=seed, report=report)
+        early = fit(task, training.fit, folder, seed=seed, report=report)
     codec.eval()
     whiten(codec, pixels, cases)
+    return early
 
 
 def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:

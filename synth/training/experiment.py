@@ -28,12 +28,14 @@ class Experiment:
     """A recipe completed by its data, and where it runs.
 
     report   called with a stage's name, returns what is told after each of its steps
+    say      told in words what a user should know of a stage
     """
 
     recipe: Recipe
     prepared: Prepared
     folder: Path
     report: StageReport
+    say: Callable[[str], None] = lambda _: None
 
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
@@ -54,7 +56,7 @@ class Experiment:
         model = build_part(part)
         pixels = Pixels(self.prepared, name)
         stage = f"{name} codec"
-        train_codec(
+        early = train_codec(
             model.codec,
             part.codec_training,
             pixels,
@@ -62,6 +64,8 @@ class Experiment:
             seed=self.recipe.seed,
             report=self.report(stage),
         )
+        if early:
+            self.say(early)
         if model.texture is not None:
             fit_texture(model.texture, model.codec, pixels)
         report = self.report(f"{name} latents")
@@ -74,7 +78,7 @@ class Experiment:
         latents = Latents(
             self.prepared, self.folder / name / "latents", model.codec.stride, masks=model.part.conditioning.labels > 0
         )
-        train_flow(
+        early = train_flow(
             model,
             model.part.training,
             latents,
@@ -82,6 +86,8 @@ class Experiment:
             seed=self.recipe.seed,
             report=self.report(f"{name} generator"),
         )
+        if early:
+            self.say(f"{name} generator: {early}")
 
 
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:

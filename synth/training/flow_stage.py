@@ -111,16 +111,15 @@ def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previe
 
 def train_flow(
     model: PartModel, training: FlowTraining, latents: Latents, folder: Path, *, seed: int, report: Report | None = None
-) -> None:
-    """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score."""
-    fit(
-        flow_task(model, training, latents, folder / "previews", seed=seed),
-        training.fit,
-        folder,
-        seed=seed,
-        report=report,
-    )
+) -> str | None:
+    """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score.
+
+    Returns why training ended early, where it did.
+    """
+    task = flow_task(model, training, latents, folder / "previews", seed=seed)
+    early = fit(task, training.fit, folder, seed=seed, report=report)
     model.flow.eval()
+    return early
 
 
 def holdout_score(

@@ -5,6 +5,7 @@ budget into steps. Knows no command and no layout; leaves no file.
 """
 
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ STAGES = ("image codec", "mask codec", "mask generator", "image generator")
 _SHARES = {"image codec": 0.16, "mask codec": 0.07, "mask generator": 0.27, "image generator": 0.5}
 """Shares of the time; what brain-tiny was trained with, the codecs given more since short runs need them first."""
 _MOST_STEPS = {"image codec": 6000, "mask codec": 3000, "mask generator": 20_000, "image generator": 40_000}
+_NOMINAL_S = {"image codec": 0.31, "mask codec": 0.17, "mask generator": 0.36, "image generator": 0.55}
+"""Seconds of a step on two cores, from the training of brain-tiny; steps are of one size whatever the data."""
 _LEAST_STEPS = 40
 _VALIDATIONS = 8
 _STEP_LATENTS = 10_240
@@ -59,7 +62,7 @@ class Estimate:
         return max(cost.peak_gb for cost in self.stages.values())
 
 
-def design(schema: Schema, *, name: str) -> Recipe:
+def design(schema: Schema) -> Recipe:
     """Return a recipe for data of `schema`, its steps still those of the defaults."""
     dims, labels = len(schema.grid), len(schema.labels) + 1
     stride = 4 if dims == 3 or max(schema.grid) <= 160 else 8
@@ -73,7 +76,7 @@ def design(schema: Schema, *, name: str) -> Recipe:
         width=96,
         kl=1e-5,
     )
-    image = _part(image_codec, latent, crop=48 if dims == 3 else 128, batch=4 if dims == 3 else 12, narrow=False)
+    image = _part(image_codec, latent, narrow=False)
     mask_codec = OneHotConfig(
         labels=labels,
         inner=AutoencoderConfig(
@@ -86,22 +89,23 @@ def design(schema: Schema, *, name: str) -> Recipe:
             kl=1e-5,
         ),
     )
-    mask = _part(mask_codec, latent, crop=48 if dims == 3 else 128, batch=4 if dims == 3 else 12, narrow=True)
+    mask = _part(mask_codec, latent, narrow=True)
     return Recipe(
-        name=name,
+        name="-".join(re.findall(r"[a-z0-9]+", schema.population.lower()))[:40].strip("-") or "planned",
         description=f"Planned from the data: {len(schema.labels)} labels, grid {'x'.join(map(str, schema.grid))}.",
         image=image,
         mask=replace(mask, texture=False) if schema.labels else None,
     )
 
 
-def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, crop: int, batch: int, narrow: bool) -> Part:
+def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, narrow: bool) -> Part:
+    crop, batch = (48, 4) if len(latent) == 3 else (128, 12)
     patch = tuple(n if n < 12 else max(8, -(-n // 2)) for n in latent)
     whole = math.prod(latent)
     deep = whole // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
     widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
     shortest = min(patch) // 2 ** (len(widths) - 1)
-    # weight gradients of bfloat16 convolutions over grids shorter than their kernel are unwritten memory (torch 2.13, CPU)
+    # torch 2.13, CPU: weight gradients of bfloat16 convolutions over grids shorter than the kernel are unwritten memory
     precision = "bf16" if shortest >= 3 else "fp32"
     return Part(
         codec=codec,
@@ -122,6 +126,14 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, c
             whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
             whole_share=0.5 if narrow else 0.3,
         ),
+    )
+
+
+def nominal(recipe: Recipe) -> Estimate:
+    """Return what the stages cost on two cores, measured on no machine: for a plan that is written before training."""
+    stages = [stage for stage in STAGES if recipe.mask is not None or not stage.startswith("mask")]
+    return Estimate(
+        stages={stage: Cost.of(_NOMINAL_S[stage], 0.0, 0.0, FitConfig()) for stage in stages}, encoding_s=0.0
     )
 
 
@@ -166,7 +178,9 @@ def measure(
 
 def _mixed(patches: Cost, wholes: Cost, training: FlowTraining) -> Cost:
     step = (1 - training.whole_share) * patches.step_s + training.whole_share * wholes.step_s
-    return Cost.of(step, max(patches.validation_s, wholes.validation_s), max(patches.peak_gb, wholes.peak_gb), training.fit)
+    return Cost.of(
+        step, max(patches.validation_s, wholes.validation_s), max(patches.peak_gb, wholes.peak_gb), training.fit
+    )
 
 
 def schedule(recipe: Recipe, estimate: Estimate, *, budget_s: float) -> tuple[Recipe, Estimate]:
@@ -187,8 +201,8 @@ def schedule(recipe: Recipe, estimate: Estimate, *, budget_s: float) -> tuple[Re
                 for s, c in estimate.stages.items()
             )
             raise ConfigError(
-                f"--budget of {budget_s / 60:.0f} min leaves the {stage} {max(steps, 0)} steps; give {needed / 60:.0f} min "
-                "or more, or prepare with a coarser --spacing"
+                f"--budget of {budget_s / 60:.0f} min leaves the {stage} {max(steps, 0)} steps; give "
+                f"{math.ceil(needed / 60)} min or more, or prepare with a coarser --spacing"
             )
         fits[stage] = _fit(_fit_of(recipe, stage), steps, cost)
         stages[stage] = Cost.of(cost.step_s, cost.validation_s, cost.peak_gb, fits[stage])

@@ -148,3 +148,23 @@ def test_labelled_voxels_beyond_the_grid_are_refused_and_counted(
         placement.require_inside(mask.replace(data=outside), "x")
     whole = Placement.of(mask, grid=tuple(2 * n for n in volume.grid), spacing_mm=SPACING)
     whole.require_inside(mask.replace(data=np.ones_like(inner)), "x")
+
+
+def test_labels_come_back_smooth_on_a_finer_grid() -> None:
+    """A ball of labels on a coarse grid is a ball on the fine one, not a stack of blocks."""
+    grid, fine = (16, 16, 16), (64, 64, 64)
+    working, native = np.diag([4.0, 4.0, 4.0, 1.0]), np.eye(4)
+    working[:3, 3] = 1.5
+    placement = Placement.onto(fine, native, working=grid, spacing_mm=(4.0, 4.0, 4.0))
+    assert np.allclose(placement.affine, working)
+
+    def ball(n: int, step: float) -> np.ndarray:
+        axis = (np.arange(n) + 0.5) * step - 32.0
+        return (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None] ** 2 < 20.0**2).astype(np.uint8)
+
+    mask = Volume(5 * ball(16, 4.0)[None], working, {"ball": 5})
+    made, true = placement.labels_to_native(mask).data[0] == 5, ball(64, 1.0) == 1
+    blocks = np.kron(ball(16, 4.0), np.ones((4, 4, 4))) == 1
+    assert set(np.unique(placement.labels_to_native(mask).data)) == {0, 5}
+    wrong = [float((found != true).sum() / true.sum()) for found in (made, blocks)]
+    assert wrong[0] < 0.12 < wrong[1]

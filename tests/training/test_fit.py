@@ -124,8 +124,18 @@ def test_best_is_the_lowest_score_and_the_average(tmp_path: Path):
         return {"score": next(scores)}
 
     fit(tiny.task(module, validate=validate), tiny.config(), tmp_path, seed=0)
-    assert json.loads((tmp_path / "best/state.json").read_text()) == {"best": 1.0, "best_step": 8, "latest": 1.0, "step": 8}
-    assert json.loads((tmp_path / "last/state.json").read_text()) == {"best": 1.0, "best_step": 8, "latest": 2.0, "step": 12}
+    assert json.loads((tmp_path / "best/state.json").read_text()) == {
+        "best": 1.0,
+        "best_step": 8,
+        "latest": 1.0,
+        "step": 8,
+    }
+    assert json.loads((tmp_path / "last/state.json").read_text()) == {
+        "best": 1.0,
+        "best_step": 8,
+        "latest": 2.0,
+        "step": 12,
+    }
     assert torch.equal(next(module.parameters()), averages[1])
     assert [line["holdout.score"] for line in _lines(tmp_path) if "holdout.score" in line] == [3.0, 1.0, 2.0]
 

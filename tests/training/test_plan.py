@@ -1,0 +1,98 @@
+"""The plan: sizes follow the data, steps fill the time, and what is timed leaves no trace."""
+
+from dataclasses import replace
+
+import pytest
+
+from synth.backbone.config import UNetConfig
+from synth.codec.config import AutoencoderConfig, OneHotConfig
+from synth.data.prepared import Prepared
+from synth.data.schema import Schema
+from synth.errors import ConfigError
+from synth.model import build
+from synth.training.experiment import complete
+from synth.training.plan import STAGES, Estimate, design, measure, nominal, schedule
+from synth.training.timing import Cost
+from synth.volume import Label
+
+LABELS = tuple(Label(name=name, value=value) for value, name in enumerate("abc", start=1))
+
+
+def schema(grid: tuple[int, ...], channels: int = 1) -> Schema:
+    return Schema(
+        population="Some Data, 3 T",
+        channels=tuple(f"c{number}" for number in range(channels)),
+        labels=LABELS,
+        grid=grid,
+        spacing_mm=(1.0,) * len(grid),
+        affine=(1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 1.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("grid", "channels"), [((64, 80, 64), 1), ((104, 104, 40), 2), ((512, 512), 3), ((64, 48), 1), ((100, 100, 8), 1)]
+)
+def test_designs_fit_the_data_and_can_be_built(grid: tuple[int, ...], channels: int) -> None:
+    recipe = design(schema(grid, channels))
+    assert recipe.name == "some-data-3-t" and recipe.mask is not None
+    codec = recipe.image.codec
+    assert isinstance(codec, AutoencoderConfig) and isinstance(recipe.mask.codec, OneHotConfig)
+    assert (codec.in_channels, codec.spatial_dims, recipe.mask.codec.labels) == (channels, len(grid), 4)
+    latent = [-(-n // codec.stride) for n in grid]
+    for part in (recipe.image, recipe.mask):
+        backbone = part.backbone
+        assert isinstance(backbone, UNetConfig) and all(widths % 4 == 0 for widths in backbone.widths)
+        assert all(size <= full for size, full in zip(part.training.patch, latent, strict=True))
+        deepest = min(part.training.patch) // 2 ** (len(backbone.widths) - 1)
+        assert part.training.fit.precision == ("bf16" if deepest >= 3 else "fp32")
+    build(complete(recipe, Prepared(folder=None, schema=schema(grid, channels), cases=())))  # pyright: ignore[reportArgumentType]
+
+
+def test_large_grids_attend_one_level_deeper() -> None:
+    depth = [len(design(schema(grid)).image.backbone.widths) for grid in ((64, 80, 64), (160, 160, 160))]  # pyright: ignore[reportAttributeAccessIssue]
+    assert depth == [2, 3]
+
+
+def estimate(step_s: float, encoding_s: float = 10.0) -> Estimate:
+    cost = Cost(step_s=step_s, validation_s=0.5, peak_gb=1.0, hours=0.0)
+    return Estimate(stages=dict.fromkeys(STAGES, cost), encoding_s=encoding_s)
+
+
+@pytest.mark.parametrize("budget_s", [600.0, 7200.0])
+def test_steps_fill_the_budget(budget_s: float) -> None:
+    recipe, will = schedule(design(schema((64, 80, 64))), estimate(0.4), budget_s=budget_s)
+    assert will.hours * 3600 == pytest.approx(budget_s, rel=0.03)
+    steps = [recipe.image.codec_training.fit.steps, recipe.image.training.fit.steps]
+    assert steps[0] < steps[1] and recipe.mask is not None and recipe.mask.training.fit.steps < steps[1]
+    for fit in (recipe.image.codec_training.fit, recipe.image.training.fit):
+        assert fit.warmup <= fit.steps / 5 and fit.validate_every * 8 >= fit.steps and 0 < fit.ema < 1
+
+
+def test_twice_the_machine_twice_the_steps() -> None:
+    recipe = design(schema((64, 80, 64)))
+    slow, _ = schedule(recipe, estimate(0.4, 0.0), budget_s=3600)
+    fast, _ = schedule(recipe, estimate(0.2, 0.0), budget_s=3600)
+    assert fast.image.training.fit.steps == pytest.approx(2 * slow.image.training.fit.steps, rel=0.01)
+
+
+def test_too_little_time_says_how_much_is_needed() -> None:
+    recipe, costs = design(schema((64, 80, 64))), estimate(2.0)
+    with pytest.raises(ConfigError, match=r"steps; give (\d+) min or more") as caught:
+        schedule(recipe, costs, budget_s=300)
+    needed = float(str(caught.value).split("give ")[1].split()[0])
+    schedule(recipe, costs, budget_s=60 * needed)
+
+
+def test_without_masks_there_is_no_mask_stage() -> None:
+    recipe = replace(design(schema((64, 80, 64))), mask=None)
+    assert set(nominal(recipe).stages) == {"image codec", "image generator"}
+    schedule(recipe, nominal(recipe), budget_s=3600)
+
+
+def test_measuring_names_every_stage_and_leaves_no_file(prepared: Prepared) -> None:
+    before = {path: path.stat().st_mtime_ns for path in prepared.folder.rglob("*")}
+    told: list[str] = []
+    will = measure(design(prepared.schema), prepared, steps=2, report=told.append)
+    assert set(will.stages) == set(STAGES) and len(told) == 4
+    assert will.hours > 0 and will.peak_gb > 0.05 and will.encoding_s > 0
+    assert {path: path.stat().st_mtime_ns for path in prepared.folder.rglob("*")} == before
