@@ -34,6 +34,7 @@ class FlowTraining:
     patch            latent voxels of a patch along each axis; `patch_batch` of them a step
     whole_batch      whole volumes a step, for the last `whole_share` of the steps
     channel_power    loss weight of a latent channel ~ (its scale in pixels) ** channel_power
+    pooled           weight of the error of the window's mean beside that of its voxels
     """
 
     fit: FitConfig = FitConfig()
@@ -42,6 +43,7 @@ class FlowTraining:
     whole_batch: int = 2
     whole_share: float = 0.3
     channel_power: float = 1.0
+    pooled: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

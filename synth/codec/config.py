@@ -89,13 +89,20 @@ class MonaiConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OneHotConfig:
-    """Label maps of `labels` values (background included): one-hot channels through an inner codec."""
+    """Label maps of `labels` values (background included): one-hot channels through an inner codec.
+
+    balance   a label's channel is scaled by its variance ** (-balance / 2); at 0 a rare label is too faint for a latent
+              channel of its own, at 1 all are equal
+    """
 
     kind: Literal["onehot"] = "onehot"
     labels: int = 2
     inner: IdentityConfig | PatchPCAConfig | AutoencoderConfig = AutoencoderConfig(in_channels=2)
+    balance: float = 0.5
 
     def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"onehot: balance is {self.balance}; give 0 to 1")
         if self.inner.in_channels != self.labels:
             raise ConfigError(
                 f"onehot: inner.in_channels is {self.inner.in_channels}, labels is {self.labels}; give both one value"

@@ -1,5 +1,7 @@
 """One-hot masks: label maps through a codec of as many channels as labels."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +15,10 @@ class OneHot(Codec):
     """Label maps (batch, 1, *grid) of values 0..labels-1 <-> latents of the inner codec.
 
     Decoding gives label maps by argmax; `logits` gives the scores. Whitening is the inner codec's.
+    scale   (labels,) what each one-hot channel is multiplied by on its way in and divided by on its way out
     """
+
+    scale: Tensor
 
     def __init__(self, config: OneHotConfig, inner: Codec) -> None:
         super().__init__(
@@ -25,18 +30,34 @@ class OneHot(Codec):
         )
         self.labels = config.labels
         self.inner = inner
+        self.balance = config.balance
+        self.register_buffer("scale", torch.ones(config.labels))
+
+    @torch.no_grad()
+    def fit_balance(self, maps: Iterable[Tensor]) -> None:
+        """Set `scale` from label maps (1, *grid): (v / max v) ** (-balance / 2), v = p (1 - p), p its share."""
+        counts = sum(
+            (torch.bincount(m.long().flatten(), minlength=self.labels) for m in maps), torch.zeros(self.labels)
+        )
+        share = counts / counts.sum().clamp_min(1)
+        variance = (share * (1 - share)).clamp_min(_RAREST)
+        self.scale.copy_((variance / variance.max()) ** (-self.balance / 2))
 
     def hot(self, labels: Tensor) -> Tensor:
         """Return one-hot channels (batch, labels, *grid) of label maps (batch, 1, *grid)."""
         return functional.one_hot(labels[:, 0].long(), self.labels).movedim(-1, 1).float()
 
+    def scaled(self, labels: Tensor) -> Tensor:
+        """Return what the inner codec sees of label maps: scaled one-hot channels."""
+        return self.hot(labels) * self._by_channel()
+
     def raw_encode(self, pixels: Tensor) -> Tensor:
-        """Encode the one-hot channels."""
-        return self.inner.raw_encode(self.hot(pixels))
+        """Encode the scaled one-hot channels."""
+        return self.inner.raw_encode(self.scaled(pixels))
 
     def logits(self, latents: Tensor) -> Tensor:
         """Return the scores (batch, labels, *grid) of latents before whitening."""
-        return self.inner.raw_decode(latents)
+        return self.inner.raw_decode(latents) / self._by_channel()
 
     def raw_decode(self, latents: Tensor) -> Tensor:
         """Return the most likely label of each voxel (batch, 1, *grid)."""
@@ -46,8 +67,8 @@ class OneHot(Codec):
         """Return per-sample terms: cross-entropy of sharpened scores, soft Dice, and the inner codec's KL."""
         assert isinstance(self.inner, Autoencoder), "only an autoencoder inside is trained"
         labels = self.pad(pixels)
-        mean = self.inner.raw_encode(self.hot(labels))
-        scores = SHARPNESS * self.inner.raw_decode(self.inner.sample(mean, rng)).float()
+        mean = self.raw_encode(labels)
+        scores = SHARPNESS * self.logits(self.inner.sample(mean, rng)).float()
         entropy = functional.cross_entropy(scores, labels[:, 0].long(), reduction="none")
         share, hot = scores.softmax(dim=1).flatten(2), self.hot(labels).flatten(2)
         overlap = (2 * (share * hot).sum(dim=2) + 1.0) / ((share + hot).sum(dim=2) + 1.0)
@@ -57,6 +78,12 @@ class OneHot(Codec):
             "kl": self.inner.config.kl * self.inner.kl(mean.float()),
         }
 
+    def _by_channel(self) -> Tensor:
+        return self.scale.reshape(1, -1, *([1] * self.spatial_dims))
+
 
 SHARPNESS = 8.0
 """One-hot targets start at scores 0 and 1; times this they are confident probabilities."""
+
+_RAREST = 1e-5
+"""Variance below which a label counts as this rare; one that is in no map must not blow up."""

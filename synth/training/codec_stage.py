@@ -76,7 +76,9 @@ def train_codec(
 def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
     """Fit a linear codec to `cases`, or start an autoencoder from the one that fits them."""
     inner = _inner(codec)
-    prepare = codec.hot if isinstance(codec, OneHot) else _same
+    prepare = codec.scaled if isinstance(codec, OneHot) else _same
+    if isinstance(codec, OneHot):
+        codec.fit_balance(pixels.tensor(case) for case in cases)
     if isinstance(inner, (PatchPCA, Autoencoder)):
         linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner)
         linear.fit(prepare(pixels.tensor(case)[None])[0] for case in cases)

@@ -1,7 +1,7 @@
 """The generator stage: cached latents and conditions -> a denoiser, judged by its hold-out denoising loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ def plan_window(
 
 def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previews: Path, *, seed: int) -> Task:
     """Return the part's flow on its latents as the loop takes it."""
-    objective = DenoisingObjective(channel_weights(_scale(model), training.channel_power))
+    objective = DenoisingObjective(channel_weights(_scale(model), training.channel_power), training.pooled)
     holdout = latents.prepared.split("holdout") or latents.prepared.split("train")[:4]
 
     def batch(step: int) -> LatentBatch:
@@ -131,7 +131,7 @@ def holdout_score(
         whole = _whole(latents, case)
         for t in TIME_BINS:
             rng = torch_rng("holdout", number, round(100 * t))
-            loss = objective.at(model.flow, whole, torch.tensor([t], dtype=torch.float64), rng)
+            loss = replace(objective, pooled=0.0).at(model.flow, whole, torch.tensor([t], dtype=torch.float64), rng)
             figures[f"t={t}"].append(float(loss.mean()))
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return {**means, "score": float(np.mean(list(means.values())))}

@@ -24,9 +24,15 @@ class LatentBatch:
 
 @dataclass(frozen=True, eq=False)
 class DenoisingObjective:
-    """Mean over voxels and channels of the process's objective, channels weighted; returns (batch,)."""
+    """Mean over voxels and channels of the process's objective, channels weighted; returns (batch,).
+
+    loss = mean_x |e(x)|^2 + pooled n |mean_x e(x)|^2, e the error at each of n voxels. The second term has the same
+    minimum, the conditional mean; it makes what only a whole window shows (how much lesion in all) worth learning,
+    which hardly moves the first.
+    """
 
     channel_weight: Tensor
+    pooled: float = 0.0
 
     def __call__(self, model: FlowModel, batch: LatentBatch, rng: torch.Generator) -> Tensor:
         """Draw times, noise and drop-out from `rng`, and return the loss of each sample."""
@@ -52,8 +58,18 @@ class DenoisingObjective:
         noisy, noise = process.corrupt(batch.clean, times, rng)
         raw = model.denoiser.predict(noisy, times, ports)
         weight = self.channel_weight.reshape(1, -1, *([1] * (batch.clean.ndim - 2)))
-        error = process.objective(raw.float(), batch.clean, noise, times)
-        return (weight * error).flatten(1).mean(dim=1)
+        raw = raw.float()
+        loss = (weight * process.objective(raw, batch.clean, noise, times)).flatten(1).mean(dim=1)
+        if self.pooled:  # the objective is a weighted square of an error linear in each, so means go through it
+            means = (_mean(tensor) for tensor in (raw, batch.clean, noise))
+            whole = (weight * process.objective(*means, times)).flatten(1).mean(dim=1)
+            loss = loss + self.pooled * raw[0, 0].numel() * whole
+        return loss
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    """Return the mean over the grid, its axes kept with length 1."""
+    return tensor.mean(dim=tuple(range(2, tensor.ndim)), keepdim=True)
 
 
 def channel_weights(scale: Tensor, power: float) -> Tensor:

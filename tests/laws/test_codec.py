@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from synth import codec
 from synth.codec.autoencoder import Autoencoder
@@ -86,6 +87,36 @@ def test_onehot_gives_labels_back() -> None:
     made = codec.build(OneHotConfig(labels=3, inner=IdentityConfig(in_channels=3)))
     assert isinstance(made, OneHot)
     assert torch.equal(made.decode(made.encode(labels)), labels.long())
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_rare_label_has_a_latent_channel_of_its_own(dims: int) -> None:
+    """How much of a label a block holds must be readable from its latents, or no generator learns to obey an amount."""
+    grid = (64, 64) if dims == 2 else (32, 32, 32)
+    rng = np.random.default_rng(0)
+    maps = []
+    for _ in range(12):
+        labels = (ndimage.gaussian_filter(rng.standard_normal(grid), 1.5) > 0).astype(np.float32)
+        for _ in range(2):
+            spot = [int(rng.integers(n // 4)) * 4 for n in grid]
+            labels[tuple(slice(first, first + 3) for first in spot)] = 2
+        maps.append(torch.from_numpy(labels)[None])
+
+    def read_off(balance: float) -> float:
+        """Share of the label's variance by block that is linear in the latents."""
+        inner = PatchPCAConfig(in_channels=3, spatial_dims=dims, stride=4, channels=8)
+        model = codec.build(OneHotConfig(labels=3, inner=inner, balance=balance))
+        assert isinstance(model, OneHot) and isinstance(model.inner, PatchPCA)
+        model.fit_balance(maps)
+        model.inner.fit(model.scaled(each[None])[0] for each in maps)
+        latents = torch.cat([model.raw_encode(each[None])[0].flatten(1) for each in maps], dim=1).T.double()
+        pool = torch.nn.functional.avg_pool2d if dims == 2 else torch.nn.functional.avg_pool3d
+        held = torch.cat([pool((each == 2).double()[None], 4).flatten() for each in maps])
+        design = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
+        rest = held - (design @ torch.linalg.lstsq(design, held[:, None]).solution)[:, 0]
+        return float(1 - rest.square().mean() / held.var())
+
+    assert read_off(0.0) < 0.1 and read_off(0.5) > 0.9
 
 
 def test_texture_gives_back_spread_and_spectrum() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 import synth
 from pipelines.cli import main
-from synth.data.prepared import Prepared
 from synth.data.preparation import voxels_for
+from synth.data.prepared import Prepared
 from tests.conftest import write_dataset
 
 SMALL = [
