@@ -1,5 +1,7 @@
 """Laws of the denoising objective: what the pooled term adds, and that it moves no optimum."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
