@@ -27,7 +27,7 @@ from benchmarks.brain_samples import LABELS, Ask, Made, Volumes, make, start
 from evaluation.features import features
 from evaluation.functional import dice, frechet_distance, radial_power_spectrum, texture_deviation
 from evaluation.segmenter import Segmenter
-from pipelines.evaluate import find_bench
+from pipelines.bench import find_bench
 from synth.codec.config import PatchPCAConfig
 from synth.codec.patch_pca import PatchPCA
 from synth.data.prepared import Prepared, PreparedCase
@@ -197,8 +197,7 @@ def curve_points() -> list[tuple[str, int, int]]:
 def main(options: Options) -> None:
     """Measure and write JSON."""
     generator, prepared, other = load(options.model), Prepared.load(options.data), Prepared.load(options.other)
-    names = [label.name for label in prepared.schema.labels]
-    judge = find_bench(None, names, prepared.schema.channels).segmenter
+    judge = find_bench(None, prepared.schema).segmenter
     assert judge is not None, "no judge fits these labels"
     cases = [*prepared.split("test"), *prepared.split("holdout")][: options.count]
     unseen = Volumes(prepared, cases)

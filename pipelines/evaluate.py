@@ -21,7 +21,11 @@ class Evaluate:
     out: Path
     """Folder of the report."""
     judge: str | None = None
-    """A judge folder (segmenter trained on real volumes); by default the shipped one that fits."""
+    """A judge folder (segmenter trained on real volumes); by default the shipped one that fits, else one is trained."""
+    judge_steps: int = 600
+    """Steps of training a judge on the real training volumes, where no shipped one fits; 0 = judge without."""
+    save_judge: Path | None = None
+    """Folder to keep the judge in that was trained, for later evaluations (--judge)."""
     seed: int = 0
     """Seed of permutations and pairs."""
     overwrite: bool = False
@@ -30,16 +34,22 @@ class Evaluate:
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge
+        from pipelines.bench import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
-        from synth.errors import OutputError
+        from synth.errors import ConfigError, OutputError
 
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
+        if self.judge_steps < 0:
+            raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
         prepared = Prepared.load(self.data)
         held = [*prepared.split("holdout"), *prepared.split("test")]
-        made = synthetic_set(self.synthetic, prepared.schema)
-        bench = find_bench(self.judge, [label.name for label in prepared.schema.labels], prepared.schema.channels)
+        bench = find_bench(self.judge, prepared.schema)
+        known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(prepared.schema)
+        made = synthetic_set(self.synthetic, prepared.schema, attribute=known)
+        if bench.segmenter is None and self.judge is None and self.judge_steps:
+            bench = self._trained(prepared)
         total = 2 * len(made) + len(prepared.cases)
         with progress("judging", total) as bar:
             report = judge(
@@ -60,6 +70,25 @@ class Evaluate:
         print(f"report in {self.out / 'index.html'}")
         return 0
 
+    def _trained(self, prepared: "Prepared") -> "Bench":
+        """Train a judge on the real training volumes; where there are too few, say why there is none."""
+        from evaluation.judge import Bench
+        from evaluation.segmenter import save_judge
+        from pipelines.bench import bench_of, train_bench
+        from pipelines.progress import progress
+        from synth.errors import DataError
+
+        try:
+            with progress("training a judge", self.judge_steps) as bar:
+                model, facts = train_bench(
+                    prepared, steps=self.judge_steps, seed=self.seed, report=lambda done, *_: bar.advance(done)
+                )
+        except DataError as error:
+            return Bench(why_not=str(error))
+        if self.save_judge is not None:
+            save_judge(model, self.save_judge, facts=facts)
+        return bench_of(model, facts)
+
 
 def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":
     """Yield prepared cases as the judge takes them."""
@@ -69,7 +98,7 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
         yield Judged(case.case, prepared.image(case), prepared.mask(case))
 
 
-def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list[Judged]":  # noqa: ANN001 - Schema
+def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  # noqa: ANN001 - Schema
     """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
     import json
 
@@ -115,28 +144,6 @@ def synthetic_set(folder: Path, schema, *, attribute: str = "contrast") -> "list
         image, labels, _ = working_pair(channels[0].replace(data=data), mask, schema)
         out.append(Judged(case.id, image, labels, asked.get(case.id, "")))
     return out
-
-
-def find_bench(judge: str | None, labels: list[str], channels: tuple[str, ...]) -> "Bench":
-    """Return the judge's bench: the named folder, or the shipped one where labels and channels fit."""
-    from importlib.util import find_spec
-
-    from evaluation.judge import Bench
-    from evaluation.segmenter import load_judge
-
-    if judge is not None:
-        folders = [Path(judge)]
-    else:
-        spec = find_spec("evaluation")
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        folders = [path.parent for place in places for path in sorted(Path(place).glob("assets/*/judge.json"))]
-    for folder in folders:
-        model, facts = load_judge(folder)
-        if list(model.config.labels) == labels and model.config.channels == len(channels):
-            scores = facts["held_out_dice"]
-            assert isinstance(scores, dict)
-            return Bench(model, {str(k): float(v) for k, v in scores.items()})
-    return Bench(why_not="no shipped judge knows these labels; give --judge FOLDER")
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -18,7 +18,8 @@ class Quickstart:
     def run(self) -> int:
         """Generate, then judge."""
         from evaluation.judge import judge
-        from pipelines.evaluate import digests, find_bench, synthetic_set
+        from pipelines.bench import class_attribute, find_bench
+        from pipelines.evaluate import digests, synthetic_set
         from pipelines.generate import Generate
         from pipelines.progress import progress
         from synth.generator import load
@@ -27,8 +28,8 @@ class Quickstart:
         Generate(model=MODEL, out=dataset, count=COUNT, seed=self.seed, workers=self.workers, spread="contrast").run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
-        made = synthetic_set(dataset, schema)
-        bench = find_bench(None, [label.name for label in schema.labels], schema.channels)
+        made = synthetic_set(dataset, schema, attribute=class_attribute(schema))
+        bench = find_bench(None, schema)
         with progress("judging", 2 * len(made)) as bar:
             report = judge(
                 made,

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import evaluation
+from pipelines.bench import train_bench
 from pipelines.cli import run
 from synth.data.prepared import Prepared
+from synth.errors import DataError
 from synth.io import read, write
 from synth.volume import Volume
 from tests.conftest import phantom
@@ -20,7 +24,8 @@ def synthetic(dataset: Path, tmp_path: Path) -> Path:
 
 
 def evaluate(synthetic: Path, prepared: Prepared, out: Path, *more: str) -> int:
-    return run("evaluate", ["--synthetic", str(synthetic), "--data", str(prepared.folder), "--out", str(out), *more])
+    options = ["--synthetic", str(synthetic), "--data", str(prepared.folder), "--out", str(out)]
+    return run("evaluate", [*options, *(more if "--judge-steps" in more else ("--judge-steps", "0", *more))])
 
 
 def test_a_report_is_written_and_repeats(
@@ -38,6 +43,26 @@ def test_a_report_is_written_and_repeats(
     assert evaluate(synthetic, prepared, tmp_path / "one", "--overwrite") == 0
 
 
+def test_a_judge_is_trained_where_none_fits_and_can_be_kept(
+    synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "judge"
+    assert evaluate(synthetic, prepared, tmp_path / "one", "--judge-steps", "120", "--save-judge", str(kept)) == 0
+    assert "training a judge: 120/120" in capsys.readouterr().err
+    assert evaluate(synthetic, prepared, tmp_path / "two", "--judge", str(kept)) == 0
+    one, two = (json.loads((tmp_path / name / "report.json").read_text())["metrics"] for name in ("one", "two"))
+    assert one["alignment.agreement"]["value"] > 0.8 and one["alignment.dice.shell"]["floor"] > 0.4
+    assert two["alignment.agreement"]["value"] == pytest.approx(one["alignment.agreement"]["value"], abs=0.05)
+    facts = json.loads((kept / "judge.json").read_text())
+    assert facts["trained_n"] == 4 and facts["held_out_n"] == 4 and facts["config"]["classes"] == ["a", "b"]
+
+
+def test_a_judge_needs_cases_to_learn_from(prepared: Prepared) -> None:
+    few = replace(prepared, cases=prepared.split("train"))
+    with pytest.raises(DataError, match="0 held-out cases; a judge needs 3 and 2"):
+        train_bench(few, steps=1)
+
+
 def test_wrong_input_ends_in_one_line(
     synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +76,8 @@ def test_wrong_input_ends_in_one_line(
 
     refused("absent", folder=tmp_path / "absent")
     refused("judge", "--judge", str(tmp_path / "none"))
+    refused("knows ['csf'", "--judge", str(next(Path(evaluation.__file__).parent.glob("assets/*"))))
+    refused("--judge-steps is -1", "--judge-steps", "-1")
     (synthetic / "manifest.jsonl").write_text("{}\n")
     refused("manifest.jsonl")
     (synthetic / "manifest.jsonl").unlink()

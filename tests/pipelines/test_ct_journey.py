@@ -31,7 +31,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = ["generate", model, "--out", str(work / "given"), "--count", str(PATIENTS + 1), "--masks", source]
     assert main([*asked, *made]) == 0
     assert main(["generate", model, "--out", str(work / "free"), "--count", "2", *made]) == 0
-    judge = ["evaluate", "--synthetic", str(work / "given"), "--data", data, "--out", str(work / "report")]
+    judge = [
+        "evaluate",
+        "--synthetic",
+        str(work / "given"),
+        "--data",
+        data,
+        "--out",
+        str(work / "report"),
+        "--judge-steps",
+        "5",
+    ]
     assert main(judge) == 0
     return work
 
