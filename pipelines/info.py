@@ -91,7 +91,7 @@ def _model(folder: Path) -> dict[str, object]:
 
 
 def _prepared(folder: Path) -> dict[str, object]:
-    from synth.data.preparation import what_it_can_show
+    from synth.data.power import what_it_can_show
     from synth.data.prepared import Prepared
 
     prepared = Prepared.load(folder)
@@ -104,6 +104,7 @@ def _prepared(folder: Path) -> dict[str, object]:
         "spacing (mm)": tuple(round(s, 5) for s in schema.spacing_mm),
         "labels": [label.name for label in schema.labels],
         "attributes": [attribute.name for attribute in schema.attributes],
+        "patients": "each case its own (assumed)" if prepared.patients_assumed else "as told",
     }
     return {**facts, **dict(what_it_can_show(prepared))}
 

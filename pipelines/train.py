@@ -20,6 +20,8 @@ class Train:
     """A folder that `synth prepare` wrote."""
     out: Path
     """Folder of the run."""
+    fold: int | None = None
+    """Train on this fold's training patients (prepare --folds): its validation patients are never read."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Dotted overrides of the recipe, such as image.training.fit.steps=200 (repeatable)."""
 
@@ -35,6 +37,9 @@ class Train:
         from synth.training.experiment import Experiment
 
         recipe = config.load(Recipe, config_path(self.config), overrides=self.set)
+        prepared = Prepared.load(self.data)
+        if self.fold is not None:
+            prepared = prepared.at_fold(self.fold)
         bars: list[Progress] = []
 
         def report(stage: str):  # noqa: ANN202 - a Report
@@ -49,7 +54,7 @@ class Train:
             return told
 
         try:
-            folder = Experiment(recipe, Prepared.load(self.data), self.out, report).run()
+            folder = Experiment(recipe, prepared, self.out, report).run()
         finally:
             for bar in bars:
                 bar.close()
