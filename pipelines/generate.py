@@ -55,6 +55,7 @@ class Generate:
     def run(self) -> int:
         """Write what is missing; nothing is written where the ask or a mask is wrong."""
         from pipelines.progress import progress
+        from pipelines.sidecars import validation_of
         from pipelines.workers import alone, cores
 
         self._check_numbers()
@@ -73,7 +74,7 @@ class Generate:
         )
         worker = Worker(job)
         worker.check(self.count)
-        validation = self._validation(worker)
+        validation = validation_of(self.data, worker.generator.model.seen, self.model)
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             self._claim(worker)
@@ -112,25 +113,6 @@ class Generate:
         if parts is None or not int(parts[1]) < int(parts[2]):
             raise ConfigError(f"--shard is {self.shard!r}; write i/n with i from 0 to n - 1")
         return int(parts[1]), int(parts[2])
-
-    def _validation(self, worker: "Worker") -> tuple[str, ...]:
-        """Return the real cases to validate on, of patients that the model never saw; none without --data.
-
-        Errors: DataError where it saw them, or there are none.
-        """
-        import sys
-
-        if self.data is None:
-            return ()
-        from synth.data.prepared import Prepared
-        from synth.data.seen import unseen_cases
-
-        seen = worker.generator.model.seen
-        if seen is None:
-            print(
-                f"{self.model} does not record whom it was trained on: taken as no patient of --data", file=sys.stderr
-            )
-        return tuple(case.case for case in unseen_cases(Prepared.load(self.data), seen))
 
     def _claim(self, worker: "Worker") -> None:
         """Keep the ask beside the output: an equal one goes on, another one or one for fewer samples is refused."""
@@ -348,19 +330,12 @@ class Worker:
         return {int(match[1]) for match in found if match and self.writer.has(f"syn_{match[1]}")}
 
     def finish(self, count: int, validation: tuple[str, ...] = ()) -> None:
-        """Write manifest.jsonl and dataset.json from the records, and which patients the model saw (salted hashes).
-
-        With `validation`, a splits_final.json too: it trains on the samples and validates on these real cases.
-        """
-        from synth.data.folds import SPLITS_FILE, Fold, dump_folds
-        from synth.data.seen import SEEN_FILE
+        """Write manifest.jsonl and dataset.json from the records, and what the set says of patients."""
+        from pipelines.sidecars import write_sidecars
         from synth.io import write_bytes
 
-        if validation:
-            fold = Fold(tuple(f"syn_{index:05d}" for index in range(count)), validation)
-            write_bytes(self.out / SPLITS_FILE, dump_folds([fold]))
-        if self.generator.model.seen is not None:
-            write_bytes(self.out / SEEN_FILE, self.generator.model.seen.dump())
+        samples = [f"syn_{index:05d}" for index in range(count)]
+        write_sidecars(self.out, self.generator.model.seen, samples, validation)
         lines = [record_path(self.out, index).read_text() + "\n" for index in range(count)]
         write_bytes(self.out / "manifest.jsonl", "".join(lines).encode())
         self.writer.finish(count)

@@ -59,6 +59,7 @@ def _copy_share(held: int, everyone: int) -> str:
 def _too_few(there: int, least: int, everyone: int, side: str) -> str:
     if everyone < _LEAST_PATIENTS:
         whose = "one patient only" if everyone == 1 else "two patients only"
-        return f"{whose}, nothing can be held apart; add patients, {_LEAST_PATIENTS} at least"
+        what = "utility" if side == "test" else "privacy"
+        return f"{whose}, so that {what} cannot be judged; add patients, {_LEAST_PATIENTS} at least"
     more = least - there
     return f"{there} {side} patients; needs {more} more {side} patient{'s' if more > 1 else ''}"
