@@ -98,6 +98,7 @@ def _prepared(folder: Path) -> dict[str, object]:
 
     prepared = Prepared.load(folder)
     schema = prepared.schema
+    whose = {True: "each case its own (assumed)", False: "as the source or --patients says", None: "not said"}
     facts: dict[str, object] = {
         "kind": "prepared data",
         "population": schema.population,
@@ -106,7 +107,7 @@ def _prepared(folder: Path) -> dict[str, object]:
         "spacing (mm)": tuple(round(s, 5) for s in schema.spacing_mm),
         "labels": [label.name for label in schema.labels],
         "attributes": [attribute.name for attribute in schema.attributes],
-        "patients": "each case its own (assumed)" if prepared.patients_assumed else "as told",
+        "patients": whose[prepared.patients_assumed],
     }
     return {**facts, **dict(what_it_can_show(prepared))}
 

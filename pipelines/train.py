@@ -40,6 +40,8 @@ class Train:
         prepared = Prepared.load(self.data)
         if self.fold is not None:
             prepared = prepared.at_fold(self.fold)
+        elif prepared.folds:
+            print(f"{self.data} has {len(prepared.folds)} folds; without --fold no patient is kept for validation")
         bars: list[Progress] = []
 
         def report(stage: str):  # noqa: ANN202 - a Report

@@ -94,11 +94,13 @@ class Experiment:
 def _claim(path: Path, prepared: Prepared, seen: Seen) -> None:
     """Write on which data a new run is; refuse another fold or other data for a run that was begun.
 
-    Stages that are fitted, and latents that are kept, could not tell themselves. A run of before says nothing.
+    Stages that are fitted, and latents that are kept, could not tell themselves. A run of before folds is of none.
     """
     voxels = hashlib.sha256(seen.dump() + config.dump(prepared.schema).encode()).hexdigest()
     now = {"fold": prepared.fold, "data": voxels}
     if not path.is_file():
+        if prepared.fold is not None and any((path.parent / part).exists() for part in ("image", "mask")):
+            raise ConfigError(f"{path.parent} was begun without folds; give another --out for fold {prepared.fold}")
         write_json(path, now)
         return
     try:

@@ -60,7 +60,7 @@ def test_a_trained_model_tells_whom_it_saw(model: Path, prepared: Prepared) -> N
 
 
 def test_a_run_goes_on_only_with_its_own_fold_and_data(
-    model: Path, folded: Prepared, capsys: pytest.CaptureFixture[str]
+    model: Path, folded: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = ["train", str(model.parent.parent / "tiny.yaml"), "--out", str(model.parent), "--data", str(folded.folder)]
     for more, words in (
@@ -72,6 +72,9 @@ def test_a_run_goes_on_only_with_its_own_fold_and_data(
         capsys.readouterr()
         assert main([*begun, *more]) == 2
         assert words in capsys.readouterr().err
+    (tmp_path / "image").mkdir()  # of before runs said their fold
+    assert main([*begun, "--out", str(tmp_path), "--fold", "0"]) == 2
+    assert "was begun without folds" in capsys.readouterr().err and not (tmp_path / "data.json").exists()
 
 
 def test_a_set_is_validated_on_patients_its_model_never_saw(made: Path, of_fold: Path, folded: Prepared) -> None:
