@@ -62,4 +62,4 @@ def _too_few(there: int, least: int, everyone: int, side: str) -> str:
         what = "utility" if side == "test" else "privacy"
         return f"{whose}, so that {what} cannot be judged; add patients, {_LEAST_PATIENTS} at least"
     more = least - there
-    return f"{there} {side} patients; needs {more} more {side} patient{'s' if more > 1 else ''}"
+    return f"{there} {side} patient{'' if there == 1 else 's'}; needs {more} more"

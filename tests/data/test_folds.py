@@ -57,7 +57,7 @@ def test_prepare_stores_folds_and_says_them(source: Path, tmp_path: Path, capsys
     assert main([*command, str(tmp_path / "one")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  fold")] == ["fold"] * 3
-    assert "undecidable: 1 hold-out patients; needs 3 more hold-out patients" in lines[-1]
+    assert "undecidable: 1 hold-out patient; needs 3 more" in lines[-1]
     assert main([*command, str(tmp_path / "two")]) == 0
     files = [(tmp_path / name / "splits_final.json").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
