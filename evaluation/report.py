@@ -43,7 +43,11 @@ class Verdict:
 
 @dataclass
 class Report:
-    """What was found; pictures are PNG by caption and say whether they show real voxels."""
+    """What was found; pictures are PNG by caption and say whether they show real voxels.
+
+    patients_assumed   each real case was taken as its own patient; None: not known, or no real cases
+    notes              what the figures rest on, in words
+    """
 
     population: str
     metrics: dict[str, Figure] = field(default_factory=dict)
@@ -53,12 +57,16 @@ class Report:
     judged: dict[str, str] = field(default_factory=dict)
     samples: list[dict[str, object]] = field(default_factory=list)
     pictures: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    patients_assumed: bool | None = None
+    notes: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""
         return {
             "schema": 1,
             "population": self.population,
+            "patients_assumed": self.patients_assumed,
+            "notes": self.notes,
             "verdicts": {name: {"ok": v.ok, "why": v.why} for name, v in sorted(self.verdicts.items())},
             "metrics": {name: figure.plain() for name, figure in sorted(self.metrics.items())},
             "fingerprint": self.fingerprint,
@@ -95,6 +103,7 @@ class Report:
         )
         return _PAGE.format(
             population=html.escape(self.population),
+            notes="".join(f"<li>{html.escape(note)}</li>" for note in self.notes),
             verdicts=verdicts or "<li>none</li>",
             rows=rows,
             absent=absent,
@@ -157,7 +166,7 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="view
 <title>Synth report</title><style>{style}</style>
 <h1>Report on a synthetic set</h1>
 <p class="tag">Synthetic data, not for diagnosis. Population: {population}. This page {note}.</p>
-<h2>Verdicts</h2><ul>{verdicts}</ul>
+<h2>Verdicts</h2><ul>{verdicts}</ul><ul>{notes}</ul>
 <h2>Pictures</h2>{pictures}
 <h2>Figures</h2><p>Intervals are 95 %, over samples. The floor is what the population itself reaches.</p>
 <table><tr><th>figure</th><th>value</th><th>interval</th><th>floor</th><th>n</th><th>better</th></tr>

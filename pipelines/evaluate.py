@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evaluation.judge import Bench, Judged
+    from evaluation.report import Report
     from synth.data.prepared import Prepared, PreparedCase
+    from synth.data.seen import Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +39,41 @@ class Evaluate:
         from pipelines.bench import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
+        from synth.data.seen import require_trained_on
         from synth.errors import ConfigError, OutputError
 
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         if self.judge_steps < 0:
             raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
+        seen = seen_by_model(self.synthetic)
         prepared = Prepared.load(self.data)
-        held = [*prepared.split("holdout"), *prepared.split("test")]
+        if seen is not None:
+            prepared = prepared if seen.fold is None else prepared.at_fold(seen.fold)
+            require_trained_on(prepared, seen)
+        held = [case for side in ("holdout", "val", "test") for case in prepared.split(side)]
         bench = find_bench(self.judge, prepared.schema)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(prepared.schema)
         made = synthetic_set(self.synthetic, prepared.schema, attribute=known)
         if bench.segmenter is None and self.judge is None and self.judge_steps:
             bench = self._trained(prepared)
-        total = 2 * len(made) + len(prepared.cases)
+        train = prepared.split("train")
+        total = 2 * len(made) + len(train) + len(held)
         with progress("judging", total) as bar:
             report = judge(
                 made,
                 real=list(real_set(prepared, held)),
-                training=list(real_set(prepared, prepared.split("train"))),
+                training=list(real_set(prepared, train)),
                 population=prepared.schema.population,
                 bench=bench,
                 seed=self.seed,
                 progress=lambda _: bar.advance(),
             )
+        _say_whose(report, prepared, known=seen is not None)
         report.judged = digests(self.synthetic)
         report.write(self.out)
+        for note in report.notes:
+            print(f"note: {note}")
         for name, verdict in sorted(report.verdicts.items()):
             print(f"{name}: {verdict.why}")
         for name, why in sorted(report.not_computed.items()):
@@ -90,6 +101,55 @@ class Evaluate:
         return bench_of(model, facts)
 
 
+def seen_by_model(folder: Path) -> "Seen | None":
+    """Return whom the model of a generated set saw; None where the set does not say.
+
+    Errors: DataError where it tells of another model than the manifest names.
+    """
+    from synth.data.seen import SEEN_FILE, read_seen
+    from synth.errors import DataError
+
+    seen = read_seen(folder)
+    if seen is not None and {row["model"]["sha256"] for row in manifest_rows(folder)} != {seen.model}:
+        raise DataError(
+            f"{folder / SEEN_FILE} is of another model than manifest.jsonl names; generate the set again or remove both"
+        )
+    return seen
+
+
+def manifest_rows(folder: Path) -> "list[dict[str, Any]]":
+    """Return the lines of a set's manifest; none without one. Errors: DataError where it is broken."""
+    import json
+
+    from synth.errors import DataError
+
+    manifest = folder / "manifest.jsonl"
+    try:
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
+        for row in rows:
+            _ = row["case"], row["condition"]["attributes"].get, row["model"]["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
+    return rows
+
+
+def _say_whose(report: "Report", prepared: "Prepared", *, known: bool) -> None:
+    """Say in the report what its figures rest on: whose the cases are, and whom the model saw."""
+    report.patients_assumed = prepared.patients_assumed
+    if prepared.fold is not None:
+        report.notes.append(f"judged on fold {prepared.fold}: the validation patients count as held out")
+    if prepared.patients_assumed:
+        report.notes.append("each case was taken as its own patient: assumed, nothing said whose the cases are")
+    if not known:
+        report.notes.append("whom the model was trained on is not recorded with the set: judged as claimed")
+    if len({case.patient for case in prepared.cases}) == 1:
+        reason = "one patient only: nothing can be held apart; add patients, three at least"
+        for name in [*report.metrics, *report.not_computed]:
+            if name.split(".")[0] in ("privacy", "utility"):
+                report.metrics.pop(name, None)
+                report.not_computed[name] = reason
+
+
 def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":
     """Yield prepared cases as the judge takes them."""
     from evaluation.judge import Judged
@@ -100,8 +160,6 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
 
 def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  # noqa: ANN001 - Schema
     """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
-    import json
-
     import numpy as np
 
     from evaluation.judge import Judged
@@ -111,12 +169,8 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
     from synth.io import read
 
     dataset = read_dataset(folder)
-    manifest = folder / "manifest.jsonl"
-    try:
-        rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
-        asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
+    rows = manifest_rows(folder)
+    asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
     names = [label.name for label in schema.labels]
     for label in dataset.labels:
         if label.name not in names:

@@ -47,12 +47,15 @@ class Generate:
     """Guidance scale of every condition; 1 is the plain model."""
     workers: int = 0
     """Processes of one thread each; 0 = one a core."""
+    data: Path | None = None
+    """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
     shard: str = "0/1"
     """i/n: only the samples whose index is i modulo n; the manifest is written once every shard is done."""
 
     def run(self) -> int:
         """Write what is missing; nothing is written where the ask or a mask is wrong."""
         from pipelines.progress import progress
+        from pipelines.sidecars import validation_of
         from pipelines.workers import alone, cores
 
         self._check_numbers()
@@ -71,6 +74,7 @@ class Generate:
         )
         worker = Worker(job)
         worker.check(self.count)
+        validation = validation_of(self.data, worker.generator.model.seen, self.model)
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             self._claim(worker)
@@ -84,7 +88,7 @@ class Generate:
         with alone(self.out):
             missing = len(set(range(self.count)) - worker.finished())
             if not missing:
-                worker.finish(self.count)
+                worker.finish(self.count, validation)
         if missing:
             print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
         else:
@@ -325,10 +329,13 @@ class Worker:
         found = (re.fullmatch(r"syn_([0-9]+)\.json", name) for name in names)
         return {int(match[1]) for match in found if match and self.writer.has(f"syn_{match[1]}")}
 
-    def finish(self, count: int) -> None:
-        """Write manifest.jsonl and dataset.json from the records."""
+    def finish(self, count: int, validation: tuple[str, ...] = ()) -> None:
+        """Write manifest.jsonl and dataset.json from the records, and what the set says of patients."""
+        from pipelines.sidecars import write_sidecars
         from synth.io import write_bytes
 
+        samples = [f"syn_{index:05d}" for index in range(count)]
+        write_sidecars(self.out, self.generator.model.seen, samples, validation)
         lines = [record_path(self.out, index).read_text() + "\n" for index in range(count)]
         write_bytes(self.out / "manifest.jsonl", "".join(lines).encode())
         self.writer.finish(count)

@@ -85,17 +85,20 @@ def _model(folder: Path) -> dict[str, object]:
         "labels": {label.name: label.value for label in schema.labels},
         "attributes": {a.name: list(a.levels) if a.levels else [a.low, a.high] for a in schema.attributes},
         "makes its own masks": model.mask is not None,
+        "trained on": "not recorded" if model.seen is None else f"{len(model.seen.training)} cases (salted hashes)",
+        "fold": None if model.seen is None else model.seen.fold,
         "default steps": model.recipe.image.steps,
         "parameters": sum(t.numel() for part in model.parts().values() for t in part.tensors().values()),
     }
 
 
 def _prepared(folder: Path) -> dict[str, object]:
-    from synth.data.preparation import what_it_can_show
+    from synth.data.power import what_it_can_show
     from synth.data.prepared import Prepared
 
     prepared = Prepared.load(folder)
     schema = prepared.schema
+    whose = {True: "each case its own (assumed)", False: "as the source or --patients says", None: "not said"}
     facts: dict[str, object] = {
         "kind": "prepared data",
         "population": schema.population,
@@ -104,6 +107,7 @@ def _prepared(folder: Path) -> dict[str, object]:
         "spacing (mm)": tuple(round(s, 5) for s in schema.spacing_mm),
         "labels": [label.name for label in schema.labels],
         "attributes": [attribute.name for attribute in schema.attributes],
+        "patients": whose[prepared.patients_assumed],
     }
     return {**facts, **dict(what_it_can_show(prepared))}
 

@@ -20,10 +20,14 @@ class Prepare:
     """Folder to write."""
     patients: str | None = None
     """Which cases share a patient: each, a regular expression with one group, or a CSV (case, patient)."""
+    folds: int | None = None
+    """Number of folds over all but the test patients, each patient in one validation; `train --fold` uses them."""
+    splits: Path | None = None
+    """nnU-Net's splits_final.json, to take its folds; patients it leaves out are the test patients."""
     holdout: float = 0.1
-    """Share of patients the generator never sees, for privacy and the choice of checkpoints."""
-    test: float = 0.1
-    """Share of patients kept for judging downstream models."""
+    """Share of patients the generator is not trained on, for privacy and the choice of checkpoints."""
+    test: float | None = None
+    """Share of patients kept for judging downstream models; 0.1 without --splits."""
     spacing: tuple[float, ...] | None = None
     """Working spacing in mm; otherwise the data's median, or coarser where the budget asks for it."""
     size: tuple[int, ...] | None = None
@@ -39,14 +43,9 @@ class Prepare:
         """Prepare, and print what this data can show."""
         from pipelines.machine import seconds
         from pipelines.progress import Progress
-        from synth.data.preparation import (
-            PreparationOptions,
-            label_volumes,
-            prepare,
-            voxels_for,
-            what_it_can_show,
-        )
-        from synth.data.splits import patients_of, split_patients
+        from synth.data.power import what_it_can_show
+        from synth.data.preparation import PreparationOptions, label_volumes, prepare, voxels_for
+        from synth.data.splits import DivisionOptions, divide
         from synth.errors import OutputError
         from synth.formats import read
 
@@ -54,16 +53,23 @@ class Prepare:
             raise OutputError(f"{self.out} is not an empty folder; give --overwrite or another --out")
         budget_s = seconds(self.budget, "--budget")
         options = PreparationOptions(spacing_mm=self.spacing, grid=self.size, voxels=voxels_for(budget_s))
+        how = DivisionOptions(
+            patients=self.patients,
+            holdout=self.holdout,
+            test=self.test,
+            folds=self.folds,
+            given=self.splits,
+            seed=self.seed,
+        )
         dataset = read(self.source)
-        patients, assumed = patients_of(dataset.cases, self.patients)
-        splits = split_patients(patients, holdout=self.holdout, test=self.test, seed=self.seed)
+        division = divide(dataset.cases, how)
         bars: dict[str, Progress] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             bars.setdefault(stage, Progress(stage, total)).advance(done)
 
         try:
-            prepared = prepare(dataset, self.out, patients=patients, splits=splits, options=options, report=report)
+            prepared = prepare(dataset, self.out, division=division, options=options, report=report)
         finally:
             for bar in bars.values():
                 bar.close()
@@ -77,16 +83,15 @@ class Prepare:
             )
             print("samples are made there and written on the data's own grid; --budget or --spacing asks for finer")
         _write_plan(prepared, budget_s)
-        if assumed:
+        if division.assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
+        if self.splits is not None and division.unnamed:
+            print(f"cases that no fold names: {', '.join(division.unnamed)}; no fold reads them")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
         for name, size in label_volumes(prepared).items():
             print(f"  {'median of ' + name:<32} {size:.4g} {unit}")
         for name, value in what_it_can_show(prepared):
             print(f"  {name:<32} {value}")
-        if (known := len(set(patients.values()))) < 3:
-            whose = "one patient only" if known == 1 else "two patients only"
-            print(f"{whose}, all in training: privacy and utility cannot be judged; add patients, three at least")
         return 0
 
 

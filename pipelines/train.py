@@ -28,6 +28,8 @@ class Train:
     """A folder that `synth prepare` wrote."""
     out: Path
     """Folder of the run."""
+    fold: int | None = None
+    """Train on this fold's training patients (prepare --folds): its validation patients are never read."""
     budget: str | None = None
     """With `auto`: the time to fill, such as 20m or 2h (the default)."""
     dry_run: bool = False
@@ -44,6 +46,10 @@ class Train:
         from synth.training.experiment import Experiment
 
         prepared = Prepared.load(self.data)
+        if self.fold is not None:
+            prepared = prepared.at_fold(self.fold)
+        elif prepared.folds:
+            print(f"{self.data} has {len(prepared.folds)} folds; without --fold no patient is kept for validation")
         recipe, estimate = self._recipe(prepared)
         if self.dry_run:
             _tell(estimate or _measured(recipe, prepared))

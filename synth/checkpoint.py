@@ -1,4 +1,5 @@
-"""Model folders: recipe.yaml + weights.safetensors + README.md. No pickle, no silent mismatch.
+"""Model folders: recipe.yaml + weights.safetensors + README.md, and patients.json where it is known whom the model
+saw (salted hashes). No pickle, no silent mismatch.
 
 The sha256 of a model is over its tensors (name, dtype, shape, bytes, in name order) and its recipe.
 """
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from synth import config
+from synth.data.seen import SEEN_FILE, read_seen
 from synth.errors import CheckpointError, nearest
 from synth.model import Model, build
 from synth.recipe import Recipe
@@ -53,6 +55,8 @@ def write_model(model: Model, folder: str | Path, *, card: str, half: bool = Fal
     (partial / RECIPE).write_text(text)
     (partial / WEIGHTS).write_bytes(save(tensors, metadata={"synth": json.dumps({"sha256": sha256}, sort_keys=True)}))
     (partial / CARD).write_text(card)
+    if model.seen is not None:
+        (partial / SEEN_FILE).write_bytes(model.seen.of_model(sha256).dump())
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -110,4 +114,5 @@ def read_model(folder: str | Path) -> Model:
                     )
             module.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in given.items()})
     sha256 = fingerprint(tensors, (folder / RECIPE).read_text())
-    return Model(recipe, model.image, model.mask, sha256).eval()
+    seen = read_seen(folder)
+    return Model(recipe, model.image, model.mask, sha256, None if seen is None else seen.of_model(sha256)).eval()

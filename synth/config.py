@@ -45,6 +45,15 @@ def load(kind: type[T], source: str | Path, *, overrides: Sequence[str] = ()) ->
     return build(kind, data, where=where)
 
 
+def has_field(path: Path, name: str) -> bool:
+    """True where a YAML file has a field called `name` at its top. Errors: ConfigError as `load`."""
+    try:
+        data = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); give a YAML file") from error
+    return isinstance(data, dict) and name in data
+
+
 def build(kind: type[T], data: Mapping[str, Any], *, where: str = "configuration") -> T:
     """Return the `kind` of plain data, validated strictly; ConfigError names the place."""
     try:

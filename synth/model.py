@@ -11,6 +11,7 @@ from synth import backbone, codec
 from synth.codec.base import Codec
 from synth.codec.texture import Texture
 from synth.conditioning.conditioner import Conditioner
+from synth.data.seen import Seen
 from synth.denoiser import Denoiser
 from synth.recipe import Part, Recipe
 
@@ -48,12 +49,16 @@ class PartModel:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A recipe with its trained parts, and the sha256 over both (empty until written or read)."""
+    """A recipe with its trained parts, and the sha256 over both (empty until written or read).
+
+    seen   which patients it saw; None where that is not known
+    """
 
     recipe: Recipe
     image: PartModel
     mask: PartModel | None = None
     sha256: str = ""
+    seen: Seen | None = None
 
     def parts(self) -> dict[str, PartModel]:
         """Return the parts by name."""

@@ -11,10 +11,12 @@ import numpy as np
 
 from synth import config
 from synth.data.dataset import Case, Dataset
-from synth.data.intensity import IntensityMap, Percentiles, Window, apart
+from synth.data.folds import SPLITS_FILE, dump_folds
+from synth.data.intensity import WIDEST_HU, IntensityMap, Percentiles, Window, foreground_top
 from synth.data.placement import Placement
-from synth.data.prepared import Prepared, PreparedCase, Split
-from synth.data.schema import Schema, infer_attributes
+from synth.data.prepared import Contents, Prepared, PreparedCase, learned, voxel_digest
+from synth.data.schema import Schema
+from synth.data.splits import Division
 from synth.errors import ConfigError, DataError, OutputError
 from synth.io import read
 from synth.volume import Volume
@@ -86,15 +88,15 @@ def prepare(
     dataset: Dataset,
     out: Path,
     *,
-    patients: dict[str, str],
-    splits: dict[str, Split],
+    division: Division,
     options: PreparationOptions,
     report: Callable[[str, int, int], None],
 ) -> Prepared:
     """Write the prepared folder and return it; a fault in any case leaves nothing behind.
 
-    Errors: DataError, GeometryError for a faulty case; ConfigError for options or labels that do not fit;
-    OutputError where `out` holds anything but prepared data, which is never replaced.
+    Errors: DataError, GeometryError for a faulty case, and for equal voxels under two patients; ConfigError for
+    options or labels that do not fit; OutputError where `out` holds anything but prepared data, which is never
+    replaced.
     """
     out = out.resolve()
     _require_replaceable(dataset, out)
@@ -102,17 +104,24 @@ def prepare(
         raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    schema = _learn(dataset, splits, options, report)
+    outline = _outline(dataset, options, report)
     try:
         for kind in ("images", "masks"):
             (partial / kind).mkdir(parents=True)
-        rows = []
+        rows: list[PreparedCase] = []
         for number, case in enumerate(dataset.cases, start=1):
-            row = _write_case(partial, case, dataset, schema, patient=patients[case.id], split=splits[case.id])
-            rows.append(row)
+            rows.append(_write_case(partial, case, dataset, outline, division))
             report("writing", number, len(dataset.cases))
-        (partial / "prepared.yaml").write_text(config.dump(schema))
+        _require_one_patient_each(rows)
+        contents = Contents(
+            schema=learned(outline, outline.intensities, rows),
+            stored=outline.intensities,
+            patients_assumed=division.assumed,
+        )
+        (partial / "prepared.yaml").write_text(config.dump(contents))
         (partial / "cases.jsonl").write_text("".join(json.dumps(config.plain(row)) + "\n" for row in rows))
+        if division.folds:
+            (partial / SPLITS_FILE).write_bytes(dump_folds(division.folds))
         old = out.with_name(f".{out.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
@@ -126,6 +135,18 @@ def prepare(
     return Prepared.load(out)
 
 
+def _require_one_patient_each(rows: Sequence[PreparedCase]) -> None:
+    """Raise DataError where two patients have cases of the same voxels: training on one shows the other."""
+    first: dict[str, PreparedCase] = {}
+    for row in rows:
+        other = first.setdefault(row.digest, row)
+        if other.patient != row.patient:
+            raise DataError(
+                f"cases {other.case!r} and {row.case!r} have the same voxels, but patients {other.patient!r} and "
+                f"{row.patient!r}; remove one, or say with --patients that they are one patient's"
+            )
+
+
 def _require_replaceable(dataset: Dataset, out: Path) -> None:
     """Raise OutputError unless `out` is new, empty or prepared data, and apart from the source."""
     source = dataset.root.resolve()
@@ -135,25 +156,21 @@ def _require_replaceable(dataset: Dataset, out: Path) -> None:
         raise OutputError(f"{out} holds something other than prepared data, which is not replaced; give another --out")
 
 
-def _learn(
-    dataset: Dataset, splits: dict[str, Split], options: PreparationOptions, report: Callable[[str, int, int], None]
-) -> Schema:
-    """Read every case once, and return what the dataset is."""
-    spacings, sizes, levels, dtypes = [], [], [], set()
-    foreground: list[np.ndarray] = []
+def _outline(dataset: Dataset, options: PreparationOptions, report: Callable[[str, int, int], None]) -> Schema:
+    """Read every case once, and return what the dataset says of itself: names, geometry, maps to store images by.
+
+    Spacing (the median) and grid (what covers every case) are of all cases, held-out ones too: they must fit.
+    """
+    spacings, sizes = [], []
     dims = 0
     for number, case in enumerate(dataset.cases, start=1):
-        checked = read_case(case, dataset)
-        dims = dims if dims else checked.image.spatial_dims
-        if checked.image.spatial_dims != dims:
-            raise DataError(f"case {case.id!r} is {checked.image.spatial_dims}D, others are {dims}D; split the dataset")
-        turned = Placement.of(checked.image, grid=(1,) * dims, spacing_mm=(1.0,) * dims)
+        image = read_case(case, dataset).image
+        dims = dims if dims else image.spatial_dims
+        if image.spatial_dims != dims:
+            raise DataError(f"case {case.id!r} is {image.spatial_dims}D, others are {dims}D; split the dataset")
+        turned = Placement.of(image, grid=(1,) * dims, spacing_mm=(1.0,) * dims)
         spacings.append(np.linalg.norm(turned.turned_affine[:3, :dims], axis=0))
         sizes.append(np.array(turned.turned_grid) * spacings[-1])
-        levels.append([Percentiles().levels(channel) for channel in checked.image.data])
-        dtypes.add(checked.image.data.dtype)
-        inside = checked.image.data[:, checked.mask.data[0] > 0]
-        foreground.append(inside[:, :: max(inside.shape[1] // 5000, 1)])
         report("reading", number, len(dataset.cases))
     native = np.median(np.array(spacings), axis=0)
     spacing = tuple(float(s) for s in (options.spacing_mm or _within(native, np.array(sizes), options.voxels)))
@@ -167,28 +184,21 @@ def _learn(
             f"the working grid would be {'x'.join(map(str, grid))} voxels at {spacing} mm, too many for whole volumes; "
             "give a coarser --spacing or a smaller --size"
         )
-    maps = tuple(
-        _intensity(name, np.concatenate([values[channel] for values in foreground]), np.array(levels)[:, channel])
-        for channel, name in enumerate(dataset.channels)
-    )
     affine = np.eye(4)
     affine[range(dims), range(dims)] = spacing
     affine[:dims, 3] = [-s * (n - 1) / 2 for s, n in zip(spacing, grid, strict=True)]
-    train = [case for case in dataset.cases if splits[case.id] == "train"]
     typical = np.rint(np.median(np.array(sizes), axis=0) / native).astype(int)
     coarser = bool((np.array(spacing) > native * (1 + 1e-3)).any())
     return Schema(
         population=dataset.population or str(dataset.extra.get("name", dataset.root.name)),
         channels=dataset.channels,
         labels=dataset.labels,
-        attributes=infer_attributes([case.attributes for case in train]),
         grid=tuple(int(n) for n in grid),
         spacing_mm=spacing,
         affine=tuple(affine.ravel().tolist()),
-        intensities=maps,
-        dtype=str(np.result_type(*dtypes)),
+        # nnU-Net folds the case of channel names too
+        intensities=tuple(WIDEST_HU if name.casefold() == _CT else Percentiles() for name in dataset.channels),
         file_ending=dataset.file_ending,
-        texts=any(case.text for case in train),
         native_grid=tuple(int(n) for n in typical) if coarser else (),
         native_spacing_mm=tuple(float(step) for step in native) if coarser else (),
     )
@@ -222,35 +232,27 @@ def _grid(sizes_mm: np.ndarray, spacing: np.ndarray, multiple: int) -> tuple[int
     return tuple(int(-(-n // multiple) * multiple) for n in voxels)
 
 
-def _intensity(channel: str, foreground: np.ndarray, levels: np.ndarray) -> IntensityMap:
-    """CT: the labelled structures' range with air kept, at most -1024..3071 HU; else percentiles."""
-    if channel.casefold() == _CT:  # as nnU-Net reads channel names
-        high = float(np.quantile(foreground, 0.999)) if foreground.size else 1000.0
-        return Window(low=-1024.0, high=float(np.clip(high + 200.0, 300.0, 3071.0)))
-    low, high = apart(*(float(level) for level in np.median(levels, axis=0)))
-    return Percentiles(low=low, high=high)
-
-
-def _write_case(
-    folder: Path, case: Case, dataset: Dataset, schema: Schema, *, patient: str, split: Split
-) -> PreparedCase:
+def _write_case(folder: Path, case: Case, dataset: Dataset, outline: Schema, division: Division) -> PreparedCase:
     checked = read_case(case, dataset)
-    placement = Placement.of(checked.image, grid=schema.grid, spacing_mm=schema.spacing_mm)
+    placement = Placement.of(checked.image, grid=outline.grid, spacing_mm=outline.spacing_mm)
     placement.require_inside(checked.mask, f"case {case.id!r}")
-    image, mask, levels = working_pair(checked.image, checked.mask, schema)
+    image, mask, levels = working_pair(checked.image, checked.mask, outline)
     np.save(folder / "images" / f"{case.id}.npy", image)
     np.save(folder / "masks" / f"{case.id}.npy", mask)
     if checked.truth is not None:
         (folder / "truth").mkdir(exist_ok=True)
         truth = placement.to_working(checked.truth, fill=float(checked.truth.data.min()))
-        np.save(folder / "truth" / f"{case.id}.npy", _apply(schema.intensities[0], truth.data[0], levels[0])[None])
+        np.save(folder / "truth" / f"{case.id}.npy", _apply(outline.intensities[0], truth.data[0], levels[0])[None])
     return PreparedCase(
         case=case.id,
-        patient=patient,
-        split=split,
-        attributes=schema.seen_attributes(case.attributes),
+        patient=division.patients[case.id],
+        split=division.splits[case.id],
+        attributes=case.attributes,
         text=case.text,
         levels=levels,
+        foreground=tuple(foreground_top(channel, checked.mask.data[0]) for channel in checked.image.data),
+        dtype=str(checked.image.data.dtype),
+        digest=voxel_digest(checked.image.data),
         native_grid=checked.image.grid,
         native_affine=tuple(checked.image.affine.ravel().tolist()),
     )
@@ -290,21 +292,3 @@ def label_volumes(prepared: Prepared) -> dict[str, float]:
     counts = np.array([np.bincount(prepared.mask(case).ravel(), minlength=size)[:size] for case in prepared.cases])
     medians = np.median(counts, axis=0) * unit
     return {label.name: float(medians[n]) for n, label in enumerate(prepared.schema.labels, start=1)}
-
-
-def what_it_can_show(prepared: Prepared) -> Sequence[tuple[str, str]]:
-    """Return (figure, value) of what this data can decide.
-
-    Dice gain: 2.8 SD / sqrt(n) with SD 0.1 (80 % power, paired, two-sided 5 %); copies: the share whose absence
-    in n samples a one-sided 95 % bound excludes, 3 / n.
-    """
-    count = {name: len({case.patient for case in prepared.split(name)}) for name in ("train", "holdout", "test")}
-    gain = (
-        f"{2.8 * 0.1 / count['test'] ** 0.5:.3f}" if count["test"] >= 2 else "undecidable: fewer than 2 test patients"
-    )
-    share = f"{3.0 / count['holdout']:.3f}" if count["holdout"] >= 4 else "undecidable: fewer than 4 hold-out patients"
-    return [
-        *((f"patients, {name}", str(number)) for name, number in count.items()),
-        ("smallest detectable Dice gain", gain),
-        ("smallest detectable copy share", share),
-    ]

@@ -1,5 +1,6 @@
 """Schema: what a dataset is, in terms a model needs to be used right. Free of torch; travels in model folders."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,9 @@ from synth.data.intensity import IntensityMap, Percentiles
 from synth.errors import ConditionError, nearest
 from synth.sample import AttributeValue
 from synth.volume import Label
+
+NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
+"""How tables spell numbers; 007 is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +97,41 @@ class Schema:
         return {name: known[name].check(value) for name, value in given.items()}
 
     def seen_attributes(self, given: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-        """Return the attributes of a case without levels that no training case had: there the model knows only null."""
-        levels = {a.name: a.levels for a in self.attributes if a.kind == "categorical"}
-        return {name: value for name, value in given.items() if name not in levels or str(value) in levels[name]}
+        """Return the attributes of a case that training cases had too; of others the model knows only null.
+
+        Left out are attributes and levels that no training case had, and words where they had numbers.
+        """
+        known = {attribute.name: attribute for attribute in self.attributes}
+        out: dict[str, AttributeValue] = {}
+        for name, value in given.items():
+            if name not in known:
+                continue
+            if known[name].kind == "categorical":
+                if str(value) in known[name].levels:
+                    out[name] = str(value)
+            elif isinstance(value, (int, float)) or spells_number(value):
+                out[name] = float(value) if isinstance(value, str) else value
+        return out
+
+
+def spells_number(text: str) -> bool:
+    """True where `text` is a number as tables spell it.
+
+    >>> [spells_number(text) for text in ("1.5", "-2e3", "007", "n/a", ".")]
+    [True, True, False, False, False]
+    """
+    return NUMBER.fullmatch(text) is not None and any(sign.isdigit() for sign in text)
 
 
 def infer_attributes(rows: list[Mapping[str, AttributeValue]]) -> tuple[Attribute, ...]:
-    """Return the attributes of cases: numbers where every value is one, levels otherwise; in order of first sight."""
+    """Return the attributes of cases: numbers where every value is or spells one, levels otherwise; by first sight.
+
+    A table's column is text as soon as one cell is, of whatever case: what other cases say must not decide here.
+    """
     out: list[Attribute] = []
     for name in dict.fromkeys(key for row in rows for key in row):
         values = [row[name] for row in rows if name in row]
-        if all(isinstance(value, (int, float)) for value in values):
+        if all(isinstance(value, (int, float)) or spells_number(value) for value in values):
             numbers = [float(value) for value in values]
             out.append(Attribute(name=name, kind="number", low=min(numbers), high=max(numbers)))
         else:

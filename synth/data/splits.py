@@ -3,12 +3,80 @@
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from synth.data.dataset import Case
+from synth.data.folds import Fold, check_folds, make_folds, read_folds
 from synth.data.prepared import Split
 from synth.errors import ConfigError, DataError
 from synth.rng import numpy_rng
+
+TEST_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """Whose each case is (case -> patient), on which side it lies, and the folds; all by patient.
+
+    assumed   nothing said whose the cases are, so each was taken as its own patient
+    """
+
+    patients: Mapping[str, str]
+    splits: Mapping[str, Split]
+    folds: tuple[Fold, ...] = ()
+    assumed: bool = False
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Cases that no fold names, where there are folds."""
+        named = {case for fold in self.folds for case in (*fold.train, *fold.val)}
+        return tuple(case for case in self.patients if case not in named) if self.folds else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivisionOptions:
+    """How to divide: whose the cases are, shares of patients, and how many folds, or a file of given ones.
+
+    test   None: a tenth; with a file of folds, the patients that it leaves out
+    """
+
+    patients: str | None = None
+    holdout: float = 0.1
+    test: float | None = None
+    folds: int | None = None
+    given: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.given is not None:
+            raise ConfigError("--folds and --splits both make folds; give one of them")
+        if self.test is not None and self.given is not None:
+            raise ConfigError("--splits says who is in no fold, and these are the test patients; leave --test out")
+
+
+def divide(cases: Sequence[Case], options: DivisionOptions) -> Division:
+    """Return who is whose, and on which side; the test patients are in no fold.
+
+    Errors: ConfigError, DataError for options, tables and folds that do not fit the cases.
+    """
+    patients, assumed = patients_of(cases, options.patients)
+    if options.given is None:
+        test = TEST_SHARE if options.test is None else options.test
+        splits = split_patients(patients, holdout=options.holdout, test=test, seed=options.seed)
+        folds: tuple[Fold, ...] = ()
+        if options.folds is not None:
+            inside = {case: patient for case, patient in patients.items() if splits[case] != "test"}
+            held = {patient for case, patient in inside.items() if splits[case] == "holdout"}
+            folds = make_folds(inside, count=options.folds, seed=options.seed, first=held)
+        return Division(patients=patients, splits=splits, folds=folds, assumed=assumed)
+    folds = read_folds(options.given)
+    check_folds(folds, patients, options.given)
+    named = {patients[case] for fold in folds for case in (*fold.train, *fold.val)}
+    inside = {case: patient for case, patient in patients.items() if patient in named}
+    sides = split_patients(inside, holdout=options.holdout, test=0.0, seed=options.seed)
+    around: dict[str, Split] = {case: sides.get(case, "test") for case in patients}
+    return Division(patients=patients, splits=around, folds=folds, assumed=assumed)
 
 
 def patients_of(cases: Sequence[Case], rule: str | None) -> tuple[dict[str, str], bool]:

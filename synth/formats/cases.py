@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from synth.data.schema import spells_number
 from synth.errors import DataError
 from synth.sample import AttributeValue
 from synth.volume import Volume
 
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")
-_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
 
 
 def read_rows(path: Path) -> dict[str, dict[str, AttributeValue]]:
@@ -48,7 +48,7 @@ def read_rows(path: Path) -> dict[str, dict[str, AttributeValue]]:
 def _kind(texts: list[str]) -> type[int] | type[float] | type[str]:
     if all(_WHOLE.fullmatch(text) for text in texts):
         return int
-    if all(_NUMBER.fullmatch(text) and any(c.isdigit() for c in text) for text in texts):
+    if all(spells_number(text) for text in texts):
         return float
     return str
 

@@ -31,9 +31,11 @@ class Pixels:
     prepared: Prepared
     part: PartName
 
-    def of(self, case: PreparedCase) -> np.ndarray:
-        """Return (channel, *grid), memory-mapped."""
-        return self.prepared.image(case) if self.part == "image" else self.prepared.mask(case)[None]
+    def of(self, case: PreparedCase, window: tuple[slice, ...] = ()) -> np.ndarray:
+        """Return (channel, *grid), those inside `window` where one is given."""
+        if self.part == "image":
+            return self.prepared.image(case, window)
+        return self.prepared.mask(case)[window or ...][None]
 
     def tensor(self, case: PreparedCase) -> Tensor:
         """Return (channel, *grid) as a float tensor."""
@@ -45,13 +47,13 @@ class Pixels:
         rng = numpy_rng(seed, "crops", self.part, step)
         out = []
         for _ in range(training.batch):
-            voxels = self.of(cases[int(rng.integers(len(cases)))])
-            window = [slice(None)]
-            for n in voxels.shape[1:]:
+            case = cases[int(rng.integers(len(cases)))]
+            window = []
+            for n in self.prepared.schema.grid:
                 size = min(training.crop, n)
                 first = int(rng.integers(n - size + 1))
                 window.append(slice(first, first + size))
-            out.append(np.array(voxels[tuple(window)], dtype=np.float32))
+            out.append(np.array(self.of(case, tuple(window)), dtype=np.float32))
         return torch.from_numpy(np.stack(out))
 
 

@@ -1,24 +1,28 @@
 """A whole experiment: every stage of a recipe in order, each resumable, ending in a model folder."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from synth import config
 from synth.checkpoint import write_model
 from synth.codec import build as build_codec
 from synth.codec.config import CodecConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig, vocabulary
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
+from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.model import Model, PartModel, build_part
 from synth.recipe import Part, Recipe
 from synth.training.codec_stage import PartName, Pixels, cache_latents, fit_texture, train_codec
 from synth.training.fit import Report
 from synth.training.flow_stage import Latents, train_flow
+from synth.training.state import write_json
 
 StageReport = Callable[[str], Report]
 
@@ -27,6 +31,7 @@ StageReport = Callable[[str], Report]
 class Experiment:
     """A recipe completed by its data, and where it runs.
 
+    prepared must be at its fold where it has one: every stage reads its train and holdout cases, and no others.
     report   called with a stage's name, returns what is told after each of its steps
     say      told in words what a user should know of a stage
     """
@@ -40,13 +45,15 @@ class Experiment:
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
         recipe = complete(self.recipe, self.prepared)
+        seen = Seen.of(self.prepared, seed=self.recipe.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
+        _claim(self.folder / "data.json", self.prepared, seen)
         image = self._codec(recipe.image, "image")
         mask = None if recipe.mask is None else self._codec(recipe.mask, "mask")
         if mask is not None:
             self._flow(mask, "mask")
         self._flow(image, "image")
-        model = Model(recipe, image, mask).eval()
+        model = Model(recipe, image, mask, seen=seen).eval()
         folder = self.folder / "model"
         write_model(model, folder, card=card(recipe, self.prepared), half=True)
         return folder
@@ -90,6 +97,30 @@ class Experiment:
             self.say(f"{name} generator: {early}")
 
 
+def _claim(path: Path, prepared: Prepared, seen: Seen) -> None:
+    """Write on which data a new run is; refuse another fold or other data for a run that was begun.
+
+    Stages that are fitted, and latents that are kept, could not tell themselves. A run of before folds is of none.
+    """
+    voxels = hashlib.sha256(seen.dump() + config.dump(prepared.schema).encode()).hexdigest()
+    now = {"fold": prepared.fold, "data": voxels}
+    if not path.is_file():
+        if prepared.fold is not None and any((path.parent / part).exists() for part in ("image", "mask")):
+            raise ConfigError(f"{path.parent} was begun without folds; give another --out for fold {prepared.fold}")
+        write_json(path, now)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        fold, data = before["fold"], before["data"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is broken ({error!r}); give another --out") from error
+    if fold != now["fold"]:
+        words = ["no fold" if one is None else f"fold {one}" for one in (fold, now["fold"])]
+        raise ConfigError(f"{path.parent} was begun on {words[0]}, now it is {words[1]}; give another --out")
+    if data != now["data"]:
+        raise ConfigError(f"{path.parent} was begun on other data or another seed; give another --out")
+
+
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with schema, labels, attributes and vocabulary of the data filled in.
 
@@ -100,10 +131,10 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
-        config = part.conditioning
+        given = part.conditioning
         filled = ConditioningConfig(
             **{
-                **{name: getattr(config, name) for name in config.__dataclass_fields__},
+                **{name: getattr(given, name) for name in given.__dataclass_fields__},
                 "labels": labels if with_mask and schema.labels else 0,
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
@@ -140,7 +171,8 @@ def _check_codec(part: Part, channels: int, schema: Schema) -> None:
 def card(recipe: Recipe, prepared: Prepared) -> str:
     """Return the README of a model folder: what it knows, on what it was trained, what it is not for."""
     schema = prepared.schema
-    count = {split: len(prepared.split(split)) for split in ("train", "holdout", "test")}
+    count = {split: len(prepared.split(split)) for split in ("train", "holdout", "val", "test")}
+    fold = "" if prepared.fold is None else f"; fold {prepared.fold}, validation {count['val']}"
     patients = len({case.patient for case in prepared.split("train")})
     lines = [
         f"# {recipe.name}",
@@ -149,7 +181,7 @@ def card(recipe: Recipe, prepared: Prepared) -> str:
         "",
         f"- population: {schema.population}",
         f"- training cases: {count['train']} of {patients} patients "
-        f"(hold-out {count['holdout']}, test {count['test']})",
+        f"(hold-out {count['holdout']}, test {count['test']}{fold})",
         f"- grid {'x'.join(map(str, schema.grid))} at {', '.join(f'{s:g}' for s in schema.spacing_mm)} mm",
         f"- labels: {', '.join(label.name for label in schema.labels) or 'none'}",
         f"- attributes: {', '.join(attribute.name for attribute in schema.attributes) or 'none'}",

@@ -61,8 +61,8 @@ class DenoisingObjective:
         raw = raw.float()
         loss = (weight * process.objective(raw, batch.clean, noise, times)).flatten(1).mean(dim=1)
         if self.pooled:  # the objective is a weighted square of an error linear in each, so means go through it
-            means = (_mean(tensor) for tensor in (raw, batch.clean, noise))
-            whole = (weight * process.objective(*means, times)).flatten(1).mean(dim=1)
+            of_means = process.objective(_mean(raw), _mean(batch.clean), _mean(noise), times)
+            whole = (weight * of_means).flatten(1).mean(dim=1)
             loss = loss + self.pooled * raw[0, 0].numel() * whole
         return loss
 

@@ -1,6 +1,7 @@
 """The plan: sizes follow the data, steps fill the time, and what is timed leaves no trace."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_designs_fit_the_data_and_can_be_built(grid: tuple[int, ...], channels: 
         assert all(size <= full for size, full in zip(part.training.patch, latent, strict=True))
         deepest = min(part.training.patch) // 2 ** (len(backbone.widths) - 1)
         assert part.training.fit.precision == ("bf16" if deepest >= 3 else "fp32")
-    build(complete(recipe, Prepared(folder=None, schema=schema(grid, channels), cases=())))  # pyright: ignore[reportArgumentType]
+    about = schema(grid, channels)
+    build(complete(recipe, Prepared(folder=Path(), schema=about, cases=(), rows=(), stored=())))
 
 
 def test_large_grids_attend_one_level_deeper() -> None:
