@@ -9,6 +9,9 @@ import tyro
 if TYPE_CHECKING:
     from synth.data.prepared import Prepared
 
+LEAST_PLAN_S = 600.0
+"""Time that a plan is written for at least: below it, stages have no steps to speak of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
@@ -102,5 +105,5 @@ def _write_plan(prepared: "Prepared", budget_s: float) -> None:
     from synth.training.plan import design, nominal, schedule
 
     recipe = design(prepared.schema)
-    recipe, _ = schedule(recipe, nominal(recipe), budget_s=budget_s)
+    recipe, _ = schedule(recipe, nominal(recipe), budget_s=max(budget_s, LEAST_PLAN_S))
     write_bytes(prepared.folder / "plan.yaml", config.dump(recipe).encode())
