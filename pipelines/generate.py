@@ -347,15 +347,16 @@ def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], .
     from synth.formats import read
     from synth.io import SUFFIXES
 
+    known = (*SUFFIXES, ".png")
     if not folder.is_dir():
         raise DataError(f"--masks {folder} is not a folder; give a dataset or a folder of mask volumes")
     if (folder / "dataset.json").is_file():
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
         return tuple((str(case.mask), labels) for case in dataset.cases)
-    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
     if not files:
-        raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(SUFFIXES)}")
+        raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")
     return tuple((str(path), None) for path in files)
 
 

@@ -9,7 +9,10 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Check a labelled dataset (nnU-Net raw) and write what training reads. A faulty case writes nothing."""
+    """Check a labelled dataset and write what training reads. A faulty case writes nothing.
+
+    The layout is detected: nnU-Net raw, MSD, BIDS, DICOM case folders, or images/ with masks/ (volumes, PNG, JPEG).
+    """
 
     source: Annotated[Path, tyro.conf.Positional]
     """The dataset's folder."""
@@ -56,7 +59,11 @@ class Prepare:
                 bar.close()
         schema = prepared.schema
         spacing = tuple(round(step, 5) for step in schema.spacing_mm)
-        print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm")
+        print(
+            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm; layout: {dataset.layout}"
+        )
+        for note in dataset.notes:
+            print(note)
         if assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
