@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 def plan(path: Path) -> Plan:
     """Return what the header says. Errors: DataError naming the file."""
     with _opened(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        turned = _orientation(image, path) in (5, 6, 7, 8)
         columns, rows = image.size[::-1] if turned else image.size
         step = _spacing(image)
         step = (step[1], step[0]) if step and turned else step
@@ -55,6 +55,9 @@ def decode(path: Path) -> np.ndarray:
     from PIL import ImageOps
 
     if samples := _deep(path):
+        with _opened(path) as image:
+            if _orientation(image, path) != 1:
+                raise DataError(f"{path} is 16-bit colour to be shown turned; turn it and save it without EXIF")
         data = _by_itk(path)
         data = data.reshape(*data.shape[:2], -1)
         if data.shape[2] != samples:
@@ -132,6 +135,16 @@ def _opened(path: Path) -> "Image":
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"):
         raise DataError(f"{path} has colours of kind {image.mode}; save it as grey or RGB")
     return image
+
+
+def _orientation(image: "Image", path: Path) -> int:
+    """Return the EXIF orientation, 1 where there is none; only a PNG that mentions EXIF is decoded to find it."""
+    if image.format == "PNG":
+        raw = path.read_bytes()
+        if not any(mark in raw for mark in (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")):
+            return 1
+        _loaded(image, path)
+    return int(image.getexif().get(0x0112, 1))
 
 
 def _loaded(image: "Image", path: Path) -> "Image":

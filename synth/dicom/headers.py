@@ -1,6 +1,8 @@
 """DICOM headers as values: one Slice a file, every fault one line. Knows no stack and no pixels."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +67,14 @@ def load_library(path: Path) -> Any:
     except ImportError:
         raise DataError(f"{path} is DICOM, which needs pydicom; run pip install 'synthvol[dicom]'") from None
     return pydicom
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's warnings of odd but readable values to itself: what matters is checked here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def text_of(header: "pydicom.Dataset", name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import Slice, load_library
+from synth.dicom.headers import Slice, load_library, quiet
 from synth.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def dtype_of(slices: Sequence[Slice]) -> np.dtype:
     return np.dtype(np.float32)
 
 
+@quiet()
 def decode(one: Slice, dtype: np.dtype) -> np.ndarray:
     """Return a slice (row, column): value = stored x slope + intercept (PS3.3, C.11.1). Errors: DataError."""
     library = load_library(one.path)

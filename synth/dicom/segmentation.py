@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import SEGMENTATIONS, load_library, numbers_of, read_header, text_of
+from synth.dicom.headers import SEGMENTATIONS, load_library, numbers_of, quiet, read_header, text_of
 from synth.dicom.pixels import stored_pixels
 from synth.errors import DataError, GeometryError, nearest
 
@@ -25,6 +25,7 @@ class Segmentation:
     segments: dict[int, str]
 
     @classmethod
+    @quiet()
     def open(cls, path: Path) -> "Segmentation":
         """Return what the header says. Errors: DataError for other files, fractions and unnamed segments."""
         header = read_header(path, only=("SOPClassUID", "SegmentationType", "SegmentSequence"))
@@ -43,6 +44,7 @@ class Segmentation:
             raise DataError(f"{path} names no segments; export it again")
         return cls(path, segments)
 
+    @quiet()
     def read(self, grid: tuple[int, ...], affine: np.ndarray, labels: dict[str, int]) -> np.ndarray:
         """Return the mask (1, *grid) by `labels` (name -> value) on the image's grid and affine (RAS+).
 

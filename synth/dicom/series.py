@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import TELLING, Slice, is_dicom, kind_of, read_header, text_of
+from synth.dicom.headers import TELLING, Slice, is_dicom, kind_of, quiet, read_header, text_of
 from synth.dicom.pixels import decode, dtype_of
 from synth.errors import DataError, GeometryError
 
@@ -38,6 +38,7 @@ class Series:
     ignored: int = 0
 
     @classmethod
+    @quiet()
     def find(cls, place: Path, *, series: str | None = None) -> "Series":
         """Return the series of a folder, a DICOMDIR (its folder with all below) or one file.
 
