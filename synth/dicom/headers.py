@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synth.errors import DataError, GeometryError
+from synth.errors import DataError, GeometryError, SynthError
 
 if TYPE_CHECKING:
     import pydicom
@@ -26,7 +26,7 @@ _WANTED = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness"),
     *("Rows", "Columns", "InstanceNumber", "RescaleSlope", "RescaleIntercept", "BitsStored", "PixelRepresentation"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "GantryDetectorTilt", *TELLING),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", *TELLING),
 )
 
 
@@ -51,13 +51,11 @@ def find_segmentation(place: Path) -> Path | None:
     return files[0] if text_of(read_header(files[0], only=("SOPClassUID",)), "SOPClassUID") in SEGMENTATIONS else None
 
 
-def read_header(path: Path, *, only: Sequence[str] | None = _WANTED) -> "pydicom.Dataset":
-    """Return a file's elements without its pixels; `only` None is all of them. Errors: DataError."""
+def read_header(path: Path, *, only: Sequence[str] = _WANTED) -> "pydicom.Dataset":
+    """Return a file's elements without its pixels, those of `only`. Errors: DataError."""
     library = load_library(path)
-    try:
-        return library.dcmread(path, stop_before_pixels=True, specific_tags=None if only is None else list(only))
-    except (OSError, EOFError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
-        raise DataError(f"{path} is damaged DICOM ({_line(error)}); copy the file again") from error
+    with reading(path):
+        return library.dcmread(path, stop_before_pixels=True, specific_tags=list(only))
 
 
 def load_library(path: Path) -> Any:
@@ -70,11 +68,20 @@ def load_library(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings of odd but readable values to itself: what matters is checked here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def reading(path: Path, what: str = "damaged DICOM") -> Iterator[None]:
+    """Turn whatever a damaged file makes pydicom raise, at any access, into a DataError; keep its warnings quiet.
+
+    Values that are odd but readable bring warnings; those that matter are checked here.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (SynthError, MemoryError):
+        raise
+    except Exception as error:  # pydicom has kinds of its own, and lets those of the standard library through
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{path} is {what} ({said}); copy or export it again") from error
 
 
 def text_of(header: "pydicom.Dataset", name: str) -> str:
@@ -126,6 +133,11 @@ class Slice:
     @classmethod
     def of(cls, header: "pydicom.Dataset", path: Path) -> "Slice":
         """Return the slice a header describes. Errors: DataError, GeometryError for what is not read here."""
+        with reading(path):
+            return cls._of(header, path)
+
+    @classmethod
+    def _of(cls, header: "pydicom.Dataset", path: Path) -> "Slice":
         _require_plain(header, path)
         orientation = numbers_of(header, "ImageOrientationPatient", 6, path).reshape(2, 3)
         if np.abs(orientation @ orientation.T - np.eye(2)).max() > 1e-3:
@@ -136,18 +148,21 @@ class Slice:
         spacing = numbers_of(header, "PixelSpacing", 2, path)
         if spacing.min() <= 0:
             raise GeometryError(f"{path} has PixelSpacing {text_of(header, 'PixelSpacing')}; give mm above 0")
+        bits = int(header.get("BitsStored") or 16)
+        if not 1 <= bits <= 32:
+            raise DataError(f"{path} has BitsStored {bits}; 1 to 32 are read, export it again")
         gaps = (text_of(header, name) for name in ("SpacingBetweenSlices", "SliceThickness"))
         return cls(
             path=path,
             series=text_of(header, "SeriesInstanceUID"),
             kind=kind_of(header),
             position=numbers_of(header, "ImagePositionPatient", 3, path),
-            orientation=orientation,
+            orientation=orientation / np.linalg.norm(orientation, axis=1, keepdims=True),  # often rounded
             spacing=spacing,
             size=(int(header.Rows), int(header.Columns)),
             instance=text_of(header, "InstanceNumber") or "?",
             rescale=(_number(header, "RescaleSlope", 1.0, path), _number(header, "RescaleIntercept", 0.0, path)),
-            stored=(int(header.get("BitsStored") or 16), bool(header.get("PixelRepresentation") or 0)),
+            stored=(bits, bool(header.get("PixelRepresentation") or 0)),
             told={name: text_of(header, name) for name in TELLING},
             thickness=next((abs(float(gap)) for gap in gaps if _is_number(gap) and float(gap) != 0), 1.0),
             patient=text_of(header, "PatientID"),
@@ -197,7 +212,3 @@ def _is_number(said: str) -> bool:
         return bool(np.isfinite(float(said)))
     except ValueError:
         return False
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

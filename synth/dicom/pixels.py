@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import Slice, load_library, quiet
+from synth.dicom.headers import Slice, load_library, reading
 from synth.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,18 +35,11 @@ def dtype_of(slices: Sequence[Slice]) -> np.dtype:
     return np.dtype(np.float32)
 
 
-@quiet()
 def decode(one: Slice, dtype: np.dtype) -> np.ndarray:
     """Return a slice (row, column): value = stored x slope + intercept (PS3.3, C.11.1). Errors: DataError."""
     library = load_library(one.path)
-    try:
-        header = library.dcmread(one.path)
-        stored = stored_pixels(header, one.path)
-    except (OSError, EOFError, ValueError, AttributeError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        said = " ".join(str(error).split())[:160]
-        raise DataError(f"{one.path} has pixels that cannot be read ({said}); copy or export it again") from error
+    with reading(one.path, "DICOM whose pixels cannot be read"):
+        stored = stored_pixels(library.dcmread(one.path), one.path)
     if stored.shape != one.size:
         raise DataError(f"{one.path} holds pixels {stored.shape}, its header says {one.size}; export it again")
     slope, intercept = one.rescale

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import SEGMENTATIONS, load_library, numbers_of, quiet, read_header, text_of
+from synth.dicom.headers import SEGMENTATIONS, load_library, numbers_of, read_header, reading, text_of
 from synth.dicom.pixels import stored_pixels
 from synth.errors import DataError, GeometryError, nearest
 
@@ -25,10 +25,13 @@ class Segmentation:
     segments: dict[int, str]
 
     @classmethod
-    @quiet()
     def open(cls, path: Path) -> "Segmentation":
         """Return what the header says. Errors: DataError for other files, fractions and unnamed segments."""
-        header = read_header(path, only=("SOPClassUID", "SegmentationType", "SegmentSequence"))
+        with reading(path, "a damaged DICOM-SEG"):
+            return cls._of(read_header(path, only=("SOPClassUID", "SegmentationType", "SegmentSequence")), path)
+
+    @classmethod
+    def _of(cls, header: "pydicom.Dataset", path: Path) -> "Segmentation":
         if text_of(header, "SOPClassUID") not in SEGMENTATIONS:
             raise DataError(f"{path} is no DICOM-SEG; give the mask as SEG, NIfTI or a series of its own")
         if text_of(header, "SegmentationType") == "FRACTIONAL":
@@ -44,13 +47,17 @@ class Segmentation:
             raise DataError(f"{path} names no segments; export it again")
         return cls(path, segments)
 
-    @quiet()
     def read(self, grid: tuple[int, ...], affine: np.ndarray, labels: dict[str, int]) -> np.ndarray:
         """Return the mask (1, *grid) by `labels` (name -> value) on the image's grid and affine (RAS+).
 
         Errors: GeometryError for frames off that grid, DataError for unknown names and overlapping segments.
         """
-        header = load_library(self.path).dcmread(self.path)
+        with reading(self.path, "a damaged DICOM-SEG"):
+            return self._painted(load_library(self.path).dcmread(self.path), grid, affine, labels)
+
+    def _painted(
+        self, header: "pydicom.Dataset", grid: tuple[int, ...], affine: np.ndarray, labels: dict[str, int]
+    ) -> np.ndarray:
         values = {number: self._value(name, labels) for number, name in self.segments.items()}
         frames = stored_pixels(header, self.path)
         frames = frames[None] if frames.ndim == 2 else frames

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synth.dicom.headers import TELLING, Slice, is_dicom, kind_of, quiet, read_header, text_of
+from synth.dicom.headers import TELLING, Slice, is_dicom, kind_of, read_header, reading, text_of
 from synth.dicom.pixels import decode, dtype_of
 from synth.errors import DataError, GeometryError
 
@@ -38,7 +38,6 @@ class Series:
     ignored: int = 0
 
     @classmethod
-    @quiet()
     def find(cls, place: Path, *, series: str | None = None) -> "Series":
         """Return the series of a folder, a DICOMDIR (its folder with all below) or one file.
 
@@ -48,13 +47,14 @@ class Series:
         groups: dict[str, list[tuple[pydicom.Dataset, Path]]] = {}
         kinds: dict[str, str] = {}
         for path in files:
-            header = read_header(path)
-            if "Rows" not in header or "Columns" not in header:  # structure sets, reports, directories
-                ignored += 1
-                continue
-            uid = text_of(header, "SeriesInstanceUID")
-            groups.setdefault(uid, []).append((header, path))
-            kinds[uid] = kind_of(header)
+            with reading(path):
+                header = read_header(path)
+                if "Rows" not in header or "Columns" not in header:  # structure sets, reports, directories
+                    ignored += 1
+                    continue
+                uid = text_of(header, "SeriesInstanceUID")
+                groups.setdefault(uid, []).append((header, path))
+                kinds[uid] = kind_of(header)
         if not groups:
             raise DataError(f"{place} holds no DICOM images ({ignored} other files); give the folder of the slices")
         found = "; ".join(f"{uid} ({len(groups[uid])} files, {kinds[uid]})" for uid in sorted(groups))
@@ -172,7 +172,7 @@ def _require_even(order: Sequence[Slice], heights: np.ndarray, place: Path) -> N
     steps = np.diff(heights)
     if steps.size == 0:
         return
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(steps.size - 1) // 2])  # of two, the smaller: the other may be the gap
     gaps = np.flatnonzero(steps > MISSING * usual)
     if gaps.size:
         told = [
@@ -208,7 +208,7 @@ def _require_upright(order: Sequence[Slice], place: Path) -> None:
         )
     even = [order[0].position + run * k / (len(order) - 1) for k in range(len(order))]
     aside = [float(np.linalg.norm(one.position - place)) for one, place in zip(order, even, strict=True)]
-    limit = UNEVEN * float(np.linalg.norm(run)) / (len(order) - 1) + float(order[0].spacing.min()) * 0.5
+    limit = UNEVEN * float(np.linalg.norm(run)) / (len(order) - 1) + float(order[0].spacing.min()) * 0.25
     if max(aside) > limit:
         worst = order[int(np.argmax(aside))]
         raise GeometryError(f"{worst.path} lies {max(aside):.3g} mm off the line of its series; leave it out")

@@ -34,12 +34,12 @@ def detect(place: str | Path) -> Layout:
     place = Path(place)
     if not place.is_dir():
         raise DataError(f"{place} is not a folder; give a dataset folder")
-    found = _fitting(place)
+    found = find(place)
     if found is not None:
         return found
     from synth.dicom import holds_dicom
 
-    below = [path for path in sorted(place.iterdir()) if path.is_dir() and path.name[0] != "." and _fitting(path)]
+    below = [path for path in sorted(place.iterdir()) if path.is_dir() and path.name[0] != "." and find(path)]
     looked = "; ".join(layout.looks for layout in LAYOUTS)
     if below:
         raise DataError(f"{place} has no layout known here, {below[0]} has; give that folder")
@@ -54,5 +54,6 @@ def read(place: str | Path) -> Dataset:
     return replace(layout.read(Path(place)), layout=layout.name)
 
 
-def _fitting(place: Path) -> Layout | None:
+def find(place: Path) -> Layout | None:
+    """Return the layout of a folder, None where none fits."""
     return next((layout for layout in LAYOUTS if layout.fits(place)), None)

@@ -258,7 +258,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], type[SynthError], str]] = {
     "no orientation": (_slices(at(0, ImageOrientationPatient=None)), GeometryError, "has no ImageOrientationPatient"),
     "flat orientation": (_slices(at(0, ImageOrientationPatient=[1, 0, 0, 1, 0, 0])), GeometryError, "perpendicular"),
     "other size": (_slices(at(3, Rows=9, Columns=7)), GeometryError, "has 7x9 pixels .* 9x7"),
-    "truncated": (_no_pixels, DataError, "pixels that cannot be read"),
+    "truncated": (_no_pixels, DataError, "pixels cannot be read"),
     "no pixels": (_slices(at(5, PixelData=None)), DataError, "has no pixels"),
     "unknown compression": (_jpeg_xl, DataError, "High-Throughput JPEG 2000.*decompress it first"),
     "no DICOM": (lambda f: (f / "a.txt").write_text("x"), DataError, r"holds no DICOM files \(1 others\)"),
@@ -351,4 +351,33 @@ def test_without_pydicom_the_line_says_how_to_install_it(tmp_path: Path, monkeyp
     write_series(tmp_path, phantom())
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(DataError, match=r"pip install 'synthvol\[dicom\]'"):
+        io.read(tmp_path)
+
+
+def test_damaged_headers_are_one_line_or_read(tmp_path: Path) -> None:
+    """Bytes of the header changed, lost and added: never a fault of ours."""
+    path = write_series(tmp_path / "series", phantom(), keep=[0, 1, 2])[1]
+    write_segmentation(tmp_path / "mask.dcm", mask(), {1: "a", 2: "b"})
+    whole = {path: path.read_bytes(), tmp_path / "mask.dcm": (tmp_path / "mask.dcm").read_bytes()}
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(25):
+        for place, raw in whole.items():
+            at = int(rng.integers(132, min(len(raw), 1100)))
+            new = rng.integers(0, 256, rng.integers(0, 3)).astype(np.uint8).tobytes()
+            place.write_bytes(raw[:at] + new + raw[at + int(rng.integers(1, 3)) :])
+            try:
+                if place == path:
+                    io.read(tmp_path / "series")
+                else:
+                    Segmentation.open(place).read(GRID, turned(), {"a": 1, "b": 2})
+            except SynthError as error:
+                assert "\n" not in str(error) and str(tmp_path) in str(error)
+                refused += 1
+    assert refused > 8
+
+
+def test_two_steps_show_a_gap(tmp_path: Path) -> None:
+    write_series(tmp_path, phantom(), keep=[0, 1, 3])
+    with pytest.raises(GeometryError, match="1 between InstanceNumber"):
         io.read(tmp_path)
