@@ -1,7 +1,8 @@
 """DICOM series and SEG: geometry and values exact whatever the order of files, and what each fault says."""
 
+import locale
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,14 @@ from pydicom import uid  # noqa: E402
 from tests.formats.dicom_files import edit, write_segmentation, write_series  # noqa: E402
 
 GRID = (9, 7, 8)
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """ITK's DICOM writer, which only tests use, leaves the process in the locale C: later tests would read ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 def turned(steps: tuple[float, float, float] = (0.7, 1.1, 2.5), seed: int = 4) -> np.ndarray:
