@@ -160,13 +160,12 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
 
 def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  # noqa: ANN001 - Schema
     """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
-    import numpy as np
 
     from evaluation.judge import Judged
     from synth.data.preparation import working_pair
+    from synth.data.reading import read_image, read_mask
     from synth.errors import DataError
     from synth.formats import read as read_dataset
-    from synth.io import read
 
     dataset = read_dataset(folder)
     rows = manifest_rows(folder)
@@ -182,20 +181,18 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
     for case in dataset.cases:
         if case.mask is None:
             raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
-        channels = [read(path) for path in case.images]
-        data = np.concatenate([channel.data for channel in channels])
-        if len(data) != len(schema.intensities):
+        native = read_image(case, dataset, varied=False)
+        if native.channels != len(schema.intensities):
             raise DataError(
-                f"{folder}: case {case.id} has {len(data)} channels, the real data has "
+                f"{folder}: case {case.id} has {native.channels} channels, the real data has "
                 f"{len(schema.intensities)}; judge like with like"
             )
-        if channels[0].spatial_dims != len(schema.grid):
+        if native.spatial_dims != len(schema.grid):
             raise DataError(
-                f"{folder}: case {case.id} is {channels[0].spatial_dims}D, the real data {len(schema.grid)}D; "
+                f"{folder}: case {case.id} is {native.spatial_dims}D, the real data {len(schema.grid)}D; "
                 "judge like with like"
             )
-        mask = read(case.mask, labels=dataset.label_values)
-        image, labels, _ = working_pair(channels[0].replace(data=data), mask, schema)
+        image, labels, _ = working_pair(native, read_mask(case, dataset, native), schema)
         out.append(Judged(case.id, image, labels, asked.get(case.id, "")))
     return out
 
@@ -207,5 +204,6 @@ def digests(folder: Path) -> dict[str, str]:
     from synth.formats import read
     from synth.formats.nnunet import sha256_of
 
-    files = {path for case in read(folder).cases for path in (*case.images, case.mask) if path is not None}
+    named = {path for case in read(folder).cases for path in (*case.images, case.mask) if path is not None}
+    files = {file for path in named for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
     return {Path(os.path.relpath(path, folder)).as_posix(): sha256_of(path) for path in sorted(files)}

@@ -30,7 +30,7 @@ class Generate:
     count: int
     """Number of samples in all."""
     masks: Path | None = None
-    """Masks to follow, in turn: an nnU-Net dataset, or a folder of volumes. Without it masks are made first."""
+    """Masks to follow, in turn: a dataset in any layout, or a folder of volumes. Without it masks are made first."""
     text: str | None = None
     """What the images should show, in words."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -351,18 +351,19 @@ def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], .
     if folder is None:
         return ()
     from synth.errors import DataError
-    from synth.formats import read
+    from synth.formats import find, read
     from synth.io import SUFFIXES
 
+    known = (*SUFFIXES, ".png")
     if not folder.is_dir():
         raise DataError(f"--masks {folder} is not a folder; give a dataset or a folder of mask volumes")
-    if (folder / "dataset.json").is_file():
+    if (folder / "dataset.json").is_file() or find(folder) is not None:
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
         return tuple((str(case.mask), labels) for case in dataset.cases)
-    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
     if not files:
-        raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(SUFFIXES)}")
+        raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")
     return tuple((str(path), None) for path in files)
 
 

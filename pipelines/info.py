@@ -137,12 +137,15 @@ def _report(folder: Path) -> dict[str, object]:
 
 
 def _dataset(folder: Path) -> dict[str, object]:
+    from synth.dicom import holds_dicom
     from synth.formats import read
 
+    if holds_dicom(folder):
+        return _volume(folder)
     dataset = read(folder)
     return {
         "kind": "synthetic dataset" if (folder / "manifest.jsonl").is_file() else "dataset",
-        "layout": "nnU-Net v2 raw" if (folder / "dataset.json").is_file() else "images and masks of the same names",
+        "layout": dataset.layout,
         "cases": len(dataset.cases),
         "channels": dataset.channels,
         "labels": dataset.label_values,

@@ -15,7 +15,10 @@ LEAST_PLAN_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Check a labelled dataset (nnU-Net raw) and write what training reads. A faulty case writes nothing."""
+    """Check a labelled dataset and write what training reads. A faulty case writes nothing.
+
+    The layout is detected: nnU-Net raw, MSD, BIDS, DICOM case folders, or images/ with masks/ (volumes, PNG, JPEG).
+    """
 
     source: Annotated[Path, tyro.conf.Positional]
     """The dataset's folder."""
@@ -78,7 +81,9 @@ class Prepare:
                 bar.close()
         schema = prepared.schema
         spacing = tuple(round(step, 5) for step in schema.spacing_mm)
-        print(f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm")
+        print(
+            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm; layout: {dataset.layout}"
+        )
         if schema.native_grid:
             native = tuple(round(step, 5) for step in schema.native_spacing_mm)
             print(
@@ -86,6 +91,8 @@ class Prepare:
             )
             print("samples are made there and written on the data's own grid; --budget or --spacing asks for finer")
         _write_plan(prepared, budget_s)
+        for note in dataset.notes:
+            print(note)
         if division.assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
         if self.splits is not None and division.unnamed:

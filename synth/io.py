@@ -1,9 +1,9 @@
-"""Volumes on disk: NIfTI, and NRRD and MetaImage through SimpleITK. Geometry is kept exactly.
+"""Volumes on disk: NIfTI, NRRD and MetaImage, DICOM series (read only) and pictures. Geometry is kept exactly.
 
 In memory everything is RAS+. ITK formats are LPS: their affine is turned by diag(-1, -1, 1, 1). A third
-axis of one voxel is dropped: a file of one slice is a 2D volume, whose plane may lie anywhere. Files are
-written beside their place and swapped in, so that a kill or a full disk leaves no half file. This module
-knows no dataset layout.
+axis of one voxel is dropped: a file of one slice is a 2D volume, whose plane may lie anywhere. A picture
+keeps its spacing alone. Files are written beside their place and swapped in, so that a kill or a full disk
+leaves no half file. This module knows no dataset layout.
 """
 
 import errno
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synth import nifti
+from synth import nifti, pictures
 from synth.errors import DataError, GeometryError, OutputError
 from synth.nifti import compressor as compressor
 from synth.nifti import last_line
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import SimpleITK
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Volumes of any geometry; `pictures.SUFFIXES` are read too, and .png written."""
+PICTURES = pictures.SUFFIXES
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _AGAIN = "check or copy the file again"
 
@@ -49,23 +51,25 @@ def suffix_of(path: str | Path) -> str:
     '.nii.gz'
     """
     name = Path(path).name.lower()
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *PICTURES):
         if name.endswith(suffix):
             return suffix
-    raise DataError(f"{path} is no volume by its suffix; known are {', '.join(SUFFIXES)}")
+    raise DataError(f"{path} is no volume by its suffix; known are {', '.join((*SUFFIXES, *PICTURES))}")
 
 
-def read(path: str | Path, *, labels: Mapping[str, int] | None = None, finite: bool = True) -> Volume:
+def read(
+    path: str | Path, *, labels: Mapping[str, int] | None = None, finite: bool = True, series: str | None = None
+) -> Volume:
     """Return the volume of a file; with `labels` (name -> value) it is a mask of whole numbers.
 
+    A folder, a DICOMDIR or a .dcm file is a DICOM series, `series` its SeriesInstanceUID where there are several.
     Floats come as float32, whole numbers keep their type; a NIfTI scale (scl_slope, scl_inter) is applied:
     value = slope x stored + inter. `finite=False` lets NaN and infinite voxels through.
     Errors: DataError for missing, truncated or unreadable files, voxels that are no numbers, masks with
     fractions; GeometryError for sheared or singular axes.
     """
     path = Path(path)
-    known = _known_file(path).startswith(".nii")
-    data, affine = nifti.decode(path) if known else _read_itk(path)
+    data, affine = _decoded(path, is_mask=labels is not None, series=series)
     if data.dtype.kind not in "biuf":
         raise DataError(f"{path} has voxels of type {data.dtype}; write real numbers")
     if data.dtype.kind == "f":
@@ -81,7 +85,15 @@ def read(path: str | Path, *, labels: Mapping[str, int] | None = None, finite: b
 def read_header(path: str | Path) -> Header:
     """Return grid, channels, affine and type of a file without reading its voxels. Errors: as `read`."""
     path = Path(path)
-    if _known_file(path).startswith(".nii"):
+    if is_series(path):
+        from synth.dicom import Series
+
+        found = Series.find(path)
+        grid, channels, affine, dtype = found.grid, 1, found.affine, found.dtype
+    elif (suffix := _known_file(path)) in PICTURES:
+        picture = pictures.plan(path)
+        grid, channels, affine, dtype = picture.grid, picture.channels, picture.affine, picture.dtype
+    elif suffix.startswith(".nii"):
         plan = nifti.plan(path)
         grid, channels, affine = plan.grid, plan.channels, plan.affine
         dtype = plan.values
@@ -97,7 +109,8 @@ def write(volume: Volume, path: str | Path) -> None:
     """Write a volume atomically; equal volumes give equal bytes.
 
     Truth values are stored as uint8, float16 and float64 as float32; other types stay. Channels of a NIfTI
-    file are a vector (fifth axis). Errors: OutputError when it cannot be written, GeometryError for sheared axes.
+    file are a vector (fifth axis). A .png takes 2D uint8 or uint16, grey or RGB, and keeps the spacing alone.
+    Errors: OutputError when it cannot be written, GeometryError for sheared axes.
     """
     path = Path(path)
     try:
@@ -111,6 +124,9 @@ def write(volume: Volume, path: str | Path) -> None:
         raise OutputError(f"{path} cannot hold voxels of type {kind}; give whole numbers or floats")
     stored = np.dtype(np.uint8 if kind.kind == "b" else np.float32 if kind.kind == "f" else kind.newbyteorder("="))
     data = volume.data.astype(stored, copy=False)
+    if suffix in PICTURES:
+        write_bytes(path, pictures.encode(data, volume.spacing_mm[:2], path))
+        return
     data = data if volume.spatial_dims == 3 else data[..., None]
     if suffix.startswith(".nii"):
         pieces = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz")
@@ -122,6 +138,27 @@ def write(volume: Volume, path: str | Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes atomically: all of them, or nothing and an OutputError."""
     _swap_in(path, lambda draft: _pour([content], draft))
+
+
+def is_series(path: Path) -> bool:
+    """True for what can only be DICOM: a folder, a DICOMDIR, a .dcm file."""
+    if path.is_dir():
+        return not path.name.lower().endswith((*SUFFIXES, *PICTURES))
+    return path.name.upper() == "DICOMDIR" or path.suffix.lower() == ".dcm"
+
+
+def _decoded(path: Path, *, is_mask: bool, series: str | None) -> tuple[np.ndarray, np.ndarray]:
+    if is_series(path):
+        from synth.dicom import Series
+
+        if not path.exists():
+            raise DataError(f"{path} does not exist; check the path")
+        return Series.find(path, series=series).read()
+    suffix = _known_file(path)
+    if suffix in PICTURES:
+        data = pictures.decode_labels(path) if is_mask else pictures.decode(path)
+        return data, pictures.plan(path).affine
+    return nifti.decode(path) if suffix.startswith(".nii") else _read_itk(path)
 
 
 def _known_file(path: Path) -> str:

@@ -126,6 +126,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "not a volume": (lambda f: (f / "imagesTr" / "c01_0000.nii.gz").write_text("x"), "c01"),
     "nan": (lambda f: _voxels(f / "imagesTr" / "c01_0000.nii.gz", _nan), "NaN"),
     "constant": (lambda f: _voxels(f / "imagesTr" / "c01_0000.nii.gz", lambda d: d * 0 + 5), "constant"),
+    "four axes": (
+        lambda f: _voxels(f / "imagesTr" / "c01_0000.nii.gz", lambda d: np.stack([d, d], axis=-1)),
+        "holds 2 channels",
+    ),
     "strange label": (lambda f: _voxels(f / "labelsTr" / "c01.nii.gz", _strange), "value 7"),
     "other grid": (lambda f: _voxels(f / "labelsTr" / "c01.nii.gz", lambda d: d[:-1]), "grid"),
     "other affine": (
@@ -145,11 +149,17 @@ def test_malformed_datasets(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     source = write_dataset(tmp_path / "source", 3, (8, 8, 6), np.eye(4), {"shell": 1, "core": 2})
     spoil, words = FAULTS[name]
     spoil(source)
+    assert words in refusal(source, capsys)
+
+
+def refusal(source: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Prepare `source`, which must end in exit code 2 and write nothing beside it; return the one line it says."""
     capsys.readouterr()
-    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", str(source), "--out", str(source.parent / "out")]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("synth: ")]
-    assert len(said) == 1 and words in said[0]
-    assert not (tmp_path / "out").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+    assert len(said) == 1
+    assert sorted(path.name for path in source.parent.iterdir()) == [source.name]
+    return said[0]
 
 
 @pytest.mark.parametrize(

@@ -242,9 +242,9 @@ def test_names_that_lie_about_compression(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"name it \.nii\.gz"):
         io.read(tmp_path / "packed.nii")
     with pytest.raises(DataError, match=r"known are \.nii\.gz"):
-        io.read(tmp_path / "picture.png")
+        io.read(tmp_path / "picture.tif")
     with pytest.raises(OutputError, match=r"known are \.nii\.gz"):
-        io.write(volume, tmp_path / "picture.png")
+        io.write(volume, tmp_path / "picture.tif")
 
 
 def test_nan_pass_where_asked(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from synth.volume import Label
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled case: a file per channel, its mask, and what is said about it."""
+    """One labelled case: its images, whose channels together are the dataset's, its mask, and what is said about it.
+
+    An image is a file or, for DICOM, the folder of a series.
+    """
 
     id: str
     images: tuple[Path, ...]
@@ -23,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases of one layout; `labels` leave the background (value 0) out."""
+    """Cases of one layout; `labels` leave the background (value 0) out, `notes` are lines a user should see."""
 
     root: Path
     cases: tuple[Case, ...]
@@ -32,6 +35,8 @@ class Dataset:
     file_ending: str = ".nii.gz"
     population: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def label_values(self) -> dict[str, int]:

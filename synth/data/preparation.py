@@ -15,6 +15,7 @@ from synth.data.folds import SPLITS_FILE, dump_folds
 from synth.data.intensity import WIDEST_HU, IntensityMap, Percentiles, Window, foreground_top
 from synth.data.placement import Placement
 from synth.data.prepared import Contents, Prepared, PreparedCase, learned, voxel_digest
+from synth.data.reading import read_image, read_mask
 from synth.data.schema import Schema
 from synth.data.splits import Division
 from synth.errors import ConfigError, DataError, OutputError
@@ -57,27 +58,8 @@ class Checked:
 
 def read_case(case: Case, dataset: Dataset) -> Checked:
     """Return the voxels of a case, checked. Errors: DataError or GeometryError naming case and mend."""
-    channels = [read(path) for path in case.images]
-    for volume, path in zip(channels, case.images, strict=True):
-        if volume.channels != 1:
-            raise DataError(f"{path} holds {volume.channels} channels; nnU-Net keeps one channel a file")
-        channels[0].require_same_geometry(volume, case=case.id, what=path.name)
-        if float(volume.data.min()) == float(volume.data.max()):
-            raise DataError(
-                f"{path} is constant ({float(volume.data.flat[0]):g} everywhere); remove the case or mend the file"
-            )
-    image = channels[0].replace(data=np.concatenate([volume.data for volume in channels]))
-    if case.mask is None:
-        raise DataError(f"case {case.id!r} has no mask; prepare needs labelled cases")
-    mask = read(case.mask, labels=dataset.label_values)
-    image.require_same_geometry(mask, case=case.id)
-    values = set(np.unique(mask.data).tolist())
-    strange = sorted(v for v in values - {0, *dataset.label_values.values()})
-    if strange:
-        known = sorted(dataset.label_values.values())
-        raise DataError(
-            f"mask of case {case.id!r} has value {strange[0]:g}, dataset.json knows {known}; mend one of them"
-        )
+    image = read_image(case, dataset)
+    mask = read_mask(case, dataset, image)
     truth = None if case.truth is None else read(case.truth)
     if truth is not None:
         image.require_same_geometry(truth, case=case.id, what="truth")

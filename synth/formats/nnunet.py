@@ -15,16 +15,25 @@ import numpy as np
 
 from synth.data.dataset import Case, Dataset
 from synth.errors import DataError, OutputError, nearest
+from synth.formats.cases import case_of, channel_names, read_json, read_rows, require_one_grid, values_of
 from synth.formats.cases import check_mask as check_mask
-from synth.formats.cases import read_rows, values_of
 from synth.io import SUFFIXES, read_header, write, write_bytes
 from synth.sample import AttributeValue
 from synth.volume import Label, Volume, palette
 
+LOOKS = "nnU-Net v2 raw dataset (dataset.json, imagesTr, labelsTr)"
 IGNORE = "ignore"
 """nnU-Net's name for voxels that count in no loss."""
+ENDINGS = (*SUFFIXES, ".png")
+COLOURS = 3
+"""Channels of a colour picture, which nnU-Net keeps in one file: its NaturalImage2DIO reads RGB interleaved."""
 _CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _NEEDED = ("channel_names", "labels", "numTraining", "file_ending")
+
+
+def fits(folder: Path) -> bool:
+    """True for a folder with imagesTr or a dataset.json."""
+    return (folder / "dataset.json").is_file() or (folder / "imagesTr").is_dir()
 
 
 def read_dataset(folder: str | Path) -> Dataset:
@@ -36,7 +45,7 @@ def read_dataset(folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     where = folder / "dataset.json"
-    info = _read_json(where)
+    info = read_json(where, needed_by="an nnU-Net dataset")
     if "modality" in info and "channel_names" not in info:
         raise DataError(
             f"{where} is of nnU-Net v1 or MSD; convert it (nnUNetv2_convert_MSD_dataset) and give the result"
@@ -45,11 +54,11 @@ def read_dataset(folder: str | Path) -> Dataset:
         if key not in info:
             raise DataError(f"{where} has no {key!r}; nnU-Net v2 needs it")
     ending = str(info["file_ending"])
-    if ending not in SUFFIXES:
-        raise DataError(f"{where}: file_ending {ending!r} is not read; known are {', '.join(SUFFIXES)}")
-    channels = _channels(info["channel_names"], where)
+    if ending not in ENDINGS:
+        raise DataError(f"{where}: file_ending {ending!r} is not read; known are {', '.join(ENDINGS)}")
+    channels = channel_names(info["channel_names"], where)
     labels = _labels(info, where)
-    files = _listed(info, folder) if "dataset" in info else _found(folder, ending, len(channels))
+    files = _listed(info, folder) if "dataset" in info else _found(folder, ending, channels)
     if info["numTraining"] != len(files):
         raise DataError(
             f"{where} says numTraining {info['numTraining']!r}, {len(files)} cases are there; mend one of them"
@@ -69,12 +78,6 @@ def regions_of(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     {'whole': (1, 2), 'core': (2,)}
     """
     return {str(name): tuple(value) for name, value in info["labels"].items() if isinstance(value, (list, tuple))}
-
-
-def _channels(names: object, where: Path) -> tuple[str, ...]:
-    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))} or not names:
-        raise DataError(f'{where}: channel_names is {names!r}; write {{"0": "T1", "1": ...}} counting from 0')
-    return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
 def _labels(info: Mapping[str, Any], where: Path) -> tuple[Label, ...]:
@@ -123,8 +126,9 @@ def _listed(info: Mapping[str, Any], folder: Path) -> dict[str, tuple[list[Path]
     return out
 
 
-def _found(folder: Path, ending: str, channels: int) -> dict[str, tuple[list[Path], Path]]:
+def _found(folder: Path, ending: str, names: tuple[str, ...]) -> dict[str, tuple[list[Path], Path]]:
     """Return the files that lie in imagesTr and labelsTr by their names: case -> images, label."""
+    channels = len(names)
     images, masks = folder / "imagesTr", folder / "labelsTr"
     if not images.is_dir():
         raise DataError(f"{folder} has no imagesTr folder; put training images there")
@@ -136,6 +140,9 @@ def _found(folder: Path, ending: str, channels: int) -> dict[str, tuple[list[Pat
         there.setdefault(parts[1], set()).add(int(parts[2]))
     if not there:
         raise DataError(f"{images} holds no <case>_0000{ending} files; check file_ending in dataset.json")
+    if ending == ".png" and channels == COLOURS:
+        first = images / f"{min(there)}_0000{ending}"
+        channels = 1 if first.is_file() and read_header(first).channels == COLOURS else channels
     for case, numbers in sorted(there.items()):
         missing, beyond = sorted(set(range(channels)) - numbers), sorted(numbers - set(range(channels)))
         if missing:
@@ -170,38 +177,14 @@ def _case(
     row: Mapping[str, AttributeValue],
 ) -> Case:
     images, mask = files
-    if len(images) != len(channels):
+    colour = len(images) == 1 and images[0].name.endswith(".png") and len(channels) == COLOURS
+    if len(images) != len(channels) and not colour:
         raise DataError(
             f"case {case!r} lists {len(images)} images, dataset.json names {len(channels)} channels; mend one"
         )
-    first = read_header(images[0]).outline()
-    for path in (*images[1:], mask):
-        first.require_same_geometry(read_header(path).outline(), case=case, what="mask" if path == mask else path.name)
+    require_one_grid(case, images, mask)
     truth = folder / "truthTr" / mask.name
-    return Case(
-        id=case,
-        images=tuple(images),
-        mask=mask,
-        truth=truth if truth.is_file() else None,
-        patient=str(row["patient"]) if "patient" in row else None,
-        attributes={name: value for name, value in row.items() if name not in ("patient", "text")},
-        text=str(row["text"]) if "text" in row else None,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; an nnU-Net dataset needs it")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path} {place} is not valid JSON ({error.msg}); mend or write it again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); mend or write it again") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path} holds no JSON object; write it again")
-    return data
+    return case_of(case, images, mask, row, truth=truth if truth.is_file() else None)
 
 
 def _safe(case: str) -> str:
@@ -216,6 +199,7 @@ class DatasetWriter:
 
     nnU-Net wants label values without gaps: `labels` (name -> value) are numbered 1, 2, ... in order of their
     values, a label named "ignore" last; the original values stand in dataset.json under `synth_label_values`.
+    Three channels as .png are one colour picture, R, G and B in one file, as nnU-Net reads them.
     `regions` (name -> values of `labels`) become nnU-Net regions; then `synth_labels` keeps the plain names.
     """
 
@@ -230,8 +214,8 @@ class DatasetWriter:
         regions: Mapping[str, Sequence[int]] | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        if file_ending not in SUFFIXES:
-            raise OutputError(f"file ending {file_ending!r} is not written; known are {', '.join(SUFFIXES)}")
+        if file_ending not in ENDINGS:
+            raise OutputError(f"file ending {file_ending!r} is not written; known are {', '.join(ENDINGS)}")
         self.folder = Path(folder)
         self.name, self.channels, self.file_ending = name, channels, file_ending
         known = {label: value for label, value in labels.items() if value != 0}
@@ -245,9 +229,15 @@ class DatasetWriter:
                 raise OutputError(f"region {region!r} has values {values}; use those of {self.labels}")
         self.extra = dict(extra or {})
 
+    @property
+    def _colour(self) -> bool:
+        """True where all channels lie in one file."""
+        return self.file_ending == ".png" and len(self.channels) == COLOURS
+
     def paths(self, case: str) -> list[Path]:
         """Return the files of a case, relative to the folder. Errors: OutputError for an id that is no plain name."""
-        images = [Path("imagesTr") / f"{_safe(case)}_{c:04d}{self.file_ending}" for c in range(len(self.channels))]
+        count = 1 if self._colour else len(self.channels)
+        images = [Path("imagesTr") / f"{_safe(case)}_{c:04d}{self.file_ending}" for c in range(count)]
         return [*images, Path("labelsTr") / f"{case}{self.file_ending}"]
 
     def has(self, case: str) -> bool:
@@ -270,7 +260,8 @@ class DatasetWriter:
             raise DataError(f"image of case {case!r} has voxels that are NaN or infinite; make it again")
         renumbered = self._renumbered(case, mask)
         for channel, path in enumerate(images):
-            write(image.replace(data=image.data[channel : channel + 1]), self.folder / path)
+            data = image.data if self._colour else image.data[channel : channel + 1]
+            write(image.replace(data=data), self.folder / path)
         write(Volume(renumbered, mask.affine), self.folder / label)
         return {path.as_posix(): sha256_of(self.folder / path) for path in (*images, label)}
 

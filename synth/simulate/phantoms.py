@@ -73,7 +73,7 @@ def abdomen_ct(
     image = np.where(image > _HU["air"] + 1.0, image + noise, image)
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = -(extent - np.array(spacing_mm)) / 2
-    stored = np.clip(np.rint(image), -1024, 3071).astype(np.int16)
+    stored = np.clip(np.rint(image), -1000, 3071).astype(np.int16)
     return Pair(Volume(stored[None], affine), Volume(labels[None], affine, dict(CT_LABELS)))
 
 
@@ -123,7 +123,8 @@ def _smooth_field(grid: tuple[int, ...], extent: np.ndarray, sigma: float, rng: 
     field = ndimage.zoom(
         drawn, [n / c for n, c in zip(grid, coarse, strict=True)], order=1, grid_mode=True, mode="nearest"
     )
-    return (field / np.sqrt((field**2).mean())).astype(np.float32)
+    values = np.asarray(field, dtype=np.float32)
+    return values / float(np.sqrt(np.mean(values * values)))
 
 
 def _vessels(size: int, centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[SynthError], str]] = {
     "channel numbers": (edit(channel_names={"1": "CT"}), DataError, "counting from 0"),
     "channel missing": (edit(channel_names={"0": "CT", "1": "PET"}), DataError, "'case_0' has no case_0_0001.nii.gz"),
     "number of cases": (edit(numTraining=5), DataError, "numTraining 5, 2 cases are there"),
-    "file ending": (edit(file_ending=".png"), DataError, "known are .nii.gz"),
+    "file ending": (edit(file_ending=".tif"), DataError, "known are .nii.gz"),
     "other ending": (edit(file_ending=".nrrd"), DataError, "holds no <case>_0000.nrrd files"),
     "mask missing": (remove("labelsTr/case_1.nii.gz"), DataError, "'case_1' has no labelsTr/case_1.nii.gz"),
     "image missing": (remove("imagesTr/case_1_0000.nii.gz"), DataError, "case_1.nii.gz has no image"),

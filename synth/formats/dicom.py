@@ -1,0 +1,127 @@
+"""Case folders with DICOM: <case>/image/*.dcm (or image_<channel>/), <case>/mask.nii.gz, mask.dcm (SEG) or mask/.
+
+Names of labels come from labels.json or dataset.json beside the cases, else from the segments of a SEG.
+"""
+
+from pathlib import Path
+
+from synth.data.dataset import Case, Dataset
+from synth.dicom import Segmentation, Series, find_segmentation, holds_dicom
+from synth.errors import DataError, nearest
+from synth.formats.cases import Names, case_of, read_rows, values_of
+from synth.io import SUFFIXES, read
+from synth.volume import Label, palette
+
+LOOKS = "case folders with DICOM (<case>/image/*.dcm, <case>/mask.nii.gz or mask.dcm)"
+_MASKS = ("mask", "mask.dcm", *(f"mask{suffix}" for suffix in SUFFIXES))
+
+
+def fits(folder: Path) -> bool:
+    """True where a folder below has an image folder."""
+    return any(_image_folders(case) for case in _folders(folder))
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Return the dataset; every series is checked to be one whole stack. Errors: DataError, GeometryError."""
+    names = Names.beside(folder)
+    rows = read_rows(folder / "cases.csv")
+    ids = [case.name for case in _folders(folder)]
+    for name in rows:
+        if name not in ids:
+            raise DataError(f"{folder / 'cases.csv'} names case {name!r}, which has no folder; remove the line")
+    cases: list[Case] = []
+    channels: tuple[str, ...] = ()
+    patients: list[str] = []
+    ignored: dict[str, int] = {}
+    for place in _folders(folder):
+        images = _image_folders(place)
+        if not images:
+            raise DataError(f"{place} has no image folder; put the slices in {place.name}/image, or take it away")
+        stacks = [Series.find(image) for image in images]
+        own = tuple(_channel(image, stack) for image, stack in zip(images, stacks, strict=True))
+        channels = channels or own
+        if own != channels:
+            raise DataError(f"{place} has channels {', '.join(own)}, others {', '.join(channels)}; give all the same")
+        ignored.update({str(stack.place): stack.ignored for stack in stacks if stack.ignored})
+        patients.append(_patient(place, stacks))
+        cases.append(case_of(place.name, images, _mask(place), rows.get(place.name, {})))
+    if names.channels and len(names.channels) != len(channels):
+        raise DataError(f"{folder}: {len(names.channels)} channels are named, cases have {len(channels)}; mend one")
+    notes = [f"{count} files in {where} are no images: ignored" for where, count in ignored.items()]
+    if all(patients) and not any(case.patient for case in cases):
+        cases = _with_patients(cases, patients)
+        notes.append("patients were told apart by PatientID; --patients says otherwise")
+    return Dataset(
+        root=folder,
+        cases=tuple(cases),
+        labels=_labels(names, cases),
+        channels=names.channels or channels,
+        population=str(names.extra.get("population", "")),
+        extra=names.extra,
+        notes=tuple(notes),
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
+
+
+def _image_folders(case: Path) -> list[Path]:
+    return [path for path in _folders(case) if path.name == "image" or path.name.startswith("image_")]
+
+
+def _channel(image: Path, stack: Series) -> str:
+    """Return a channel's name: what follows image_, else the modality, so that CT is known as such."""
+    return image.name.removeprefix("image_") if image.name != "image" else stack.slices[0].kind.split()[0]
+
+
+def _mask(place: Path) -> Path:
+    found = [place / name for name in _MASKS if (place / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{place} has {', '.join(path.name for path in found)}; keep one mask")
+    if not found:
+        raise DataError(f"{place} has no mask; add mask.nii.gz or mask.dcm (SEG), or take the folder away")
+    if found[0].is_dir() and not holds_dicom(found[0]):
+        raise DataError(f"{found[0]} holds no DICOM files; put the SEG there, or give mask.nii.gz")
+    return found[0]
+
+
+def _patient(place: Path, stacks: list[Series]) -> str:
+    known = {one for stack in stacks for one in stack.patients}
+    if len(known) > 1:
+        raise DataError(f"{place} has slices of {len(known)} PatientIDs; a case is one patient's, part them")
+    return next(iter(known), "")
+
+
+def _with_patients(cases: list[Case], patients: list[str]) -> list[Case]:
+    """Return the cases with a number for each PatientID: the ID itself does not leave the source."""
+    from dataclasses import replace
+
+    number = {patient: f"patient_{n:04d}" for n, patient in enumerate(sorted(set(patients)))}
+    return [replace(case, patient=number[own]) for case, own in zip(cases, patients, strict=True)]
+
+
+def _labels(names: Names, cases: list[Case]) -> tuple[Label, ...]:
+    """Return the labels: as named; else a SEG's own; numbers of segments may differ between files, names count."""
+    numbers: dict[str, set[int]] = {}
+    values: set[int] = set()
+    for case in cases:
+        assert case.mask is not None
+        path = find_segmentation(case.mask) if case.mask.suffix.lower() == ".dcm" or case.mask.is_dir() else None
+        if path is not None:
+            for number, name in Segmentation.open(path).segments.items():
+                if names.labels is not None and name not in names.labels.values():
+                    hint = nearest(name, names.labels.values())
+                    raise DataError(f"{path} has segment {name!r}, which labels.json does not name; {hint}")
+                numbers.setdefault(name, set()).add(number)
+        elif names.labels is None:
+            values.update(values_of(read(case.mask, labels={}).data))
+    if names.labels is not None or not numbers:
+        return names.describe(sorted(values))
+    if values:
+        raise DataError("some masks are SEG, some are not, and no labels.json says which values mean the same; add it")
+    own = {name: min(found) for name, found in numbers.items()}
+    if any(len(found) > 1 for found in numbers.values()) or len(set(own.values())) < len(own):
+        own = {name: number for number, name in enumerate(sorted(numbers), start=1)}
+    ordered = sorted(own.items(), key=lambda item: item[1])
+    return tuple(Label(name, value, palette(n)) for n, (name, value) in enumerate(ordered))
