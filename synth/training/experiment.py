@@ -11,6 +11,7 @@ from synth.checkpoint import write_model
 from synth.codec import build as build_codec
 from synth.codec.config import CodecConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig, vocabulary
+from synth.conditioning.pretrained import completed
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
 from synth.errors import ConfigError
@@ -95,6 +96,8 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
         config = part.conditioning
+        if config.text_encoder is not None and not texts:
+            raise ConfigError("conditioning.text_encoder is set, the data has no texts; remove it from the config")
         filled = ConditioningConfig(
             **{
                 **{name: getattr(config, name) for name in config.__dataclass_fields__},
@@ -102,6 +105,7 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
                 "vocabulary": vocabulary(texts),
+                **completed(config),
             }
         )
         return replace(part, conditioning=filled)
