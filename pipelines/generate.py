@@ -217,9 +217,12 @@ class Worker:
 
         if self.job.text is None:
             return
-        known = self.generator.model.recipe.image.conditioning.vocabulary
+        conditioning = self.generator.model.recipe.image.conditioning
+        known = conditioning.vocabulary
         if not known:
             raise ConditionError("this model was trained without text; leave --text out")
+        if conditioning.text_encoder is not None:
+            return  # a pretrained encoder reads words that no training text has
         asked = words(self.job.text)
         strange = [word for word in asked if word not in known]
         if len(strange) == len(asked):

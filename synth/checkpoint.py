@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from synth import config
+from synth.conditioning.pretrained import require
 from synth.data.seen import SEEN_FILE, read_seen
 from synth.errors import CheckpointError, nearest
 from synth.model import Model, build
@@ -82,6 +83,9 @@ def read_model(folder: str | Path) -> Model:
     """Return the model of a folder, float32, ready to sample; every missing, extra or misshapen tensor is an error."""
     folder = Path(folder)
     recipe = read_recipe(folder)
+    for part in (recipe.image, recipe.mask):
+        if part is not None and part.conditioning.text_encoder is not None:
+            require(part.conditioning.text_encoder, part.conditioning.text_sha256)
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS}; copy the whole model folder")

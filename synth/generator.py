@@ -134,7 +134,7 @@ class Generator:
         conditioner, scales = part.flow.conditioner, self.guidance_of(part)
         prefixes = conditioner.prefixes(condition)
         levels = [scales.get(group, 1.0) for group, _ in prefixes[1:]]
-        window = Window.whole(latent_grid)
+        window = Window.whole(latent_grid, spacing_mm=self._schema.spacing_mm)
         bound = []
         for weight, (_, drop) in zip(prefix_weights(levels), prefixes, strict=True):
             # a prefix of weight 0 is never evaluated, so its ports are not worth encoding

@@ -35,13 +35,19 @@ class PortSpec:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Where a batch of latent grids lies in its full latent grids: origin and full are (batch, dims) voxels."""
+    """Where a batch of latent grids lies in its full latent grids: origin and full are (batch, dims) voxels.
+
+    spacing_mm  (batch, dims), of a voxel of the volume and not of the latents; None where nobody asks for it
+    """
 
     grid: tuple[int, ...]
     origin: Tensor
     full: Tensor
+    spacing_mm: Tensor | None = None
 
     @classmethod
-    def whole(cls, grid: tuple[int, ...], batch: int = 1) -> "Window":
+    def whole(cls, grid: tuple[int, ...], batch: int = 1, *, spacing_mm: tuple[float, ...] | None = None) -> "Window":
         """The window that is the whole volume."""
-        return cls(grid, torch.zeros(batch, len(grid)), torch.tensor([grid] * batch, dtype=torch.float32))
+        full = torch.tensor([grid] * batch, dtype=torch.float32)
+        spacing = None if spacing_mm is None else torch.tensor([spacing_mm] * batch, dtype=torch.float32)
+        return cls(grid, torch.zeros(batch, len(grid)), full, spacing)

@@ -4,12 +4,16 @@ RMS norm works over the channels of one voxel, so that a crop sees what the whol
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from synth.layers import ChannelNorm, conv, zeroed
+from synth.ports import Ports
 
 
 def fourier(t: Tensor, width: int) -> Tensor:
@@ -18,6 +22,35 @@ def fourier(t: Tensor, width: int) -> Tensor:
     rates = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = 1000.0 * t.float()[:, None] * rates[None]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def vector_entry(embed: nn.Module, slots: nn.ModuleDict, waves: Tensor, ports: Ports) -> Tensor:
+    """Return SiLU of the embedded time (its waves) plus each projected vector slot: (batch, outputs of `embed`).
+
+    A missing slot is an assertion: conditioning owns what "nothing" looks like.
+    """
+    vector = embed(waves)
+    for name, project in slots.items():
+        assert name in ports.vector, f"vector slot {name} is not filled"
+        vector = vector + project(ports.vector[name].to(waves.dtype))
+    return functional.silu(vector)
+
+
+def spatial_entry(x: Tensor, ports: Ports) -> Tensor:
+    """Return x with every spatial port beside it in channels, each brought to x's grid by space-to-depth."""
+    return torch.cat([x, *(space_to_depth(tensor, stride).to(x.dtype) for tensor, stride in ports.spatial)], dim=1)
+
+
+def spatial_channels(spatial: Sequence[tuple[int, int]], spatial_dims: int) -> int:
+    """Return how many channels `spatial_entry` adds, for ports of (channels, stride) each."""
+    return sum(count * stride**spatial_dims for count, stride in spatial)
+
+
+def recomputed(module: nn.Module, *inputs: Any, on: bool) -> Any:
+    """Return module(*inputs); where `on`, its activations are computed again in the backward pass, not kept."""
+    if not (on and torch.is_grad_enabled()):
+        return module(*inputs)
+    return checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing here is random
 
 
 class Residual(nn.Module):
@@ -91,3 +124,25 @@ def space_to_depth(x: Tensor, stride: int) -> Tensor:
     fine = [3 + 2 * d for d in range(dims)]
     coarse = [2 + 2 * d for d in range(dims)]
     return x.permute(0, 1, *fine, *coarse).flatten(1, 1 + dims)
+
+
+def depth_to_space(x: Tensor, stride: int, spatial_dims: int) -> Tensor:
+    """(batch, channel stride^dims, *grid) -> (batch, channel, *grid x stride): the inverse of space_to_depth."""
+    grid = x.shape[2:]
+    x = x.reshape(len(x), -1, *([stride] * spatial_dims), *grid)
+    order = [axis for d in range(spatial_dims) for axis in (2 + spatial_dims + d, 2 + d)]
+    return x.permute(0, 1, *order).reshape(len(x), -1, *(n * stride for n in grid))
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Return x with zeros at the far end of each axis of its grid, which `multiple` then divides.
+
+    Zeros and no repeated edge: the gradient of that is not deterministic on a GPU.
+    """
+    amounts = [amount for n in reversed(x.shape[2:]) for amount in (0, -n % multiple)]
+    return functional.pad(x, amounts) if any(amounts) else x
+
+
+def crop_to(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return x without what lies beyond `grid` at the far ends."""
+    return x[(..., *(slice(n) for n in grid))]

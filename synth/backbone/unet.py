@@ -5,7 +5,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synth.backbone.config import UNetConfig
-from synth.backbone.layers import Attention, Residual, fourier, space_to_depth
+from synth.backbone.layers import (
+    Attention,
+    Residual,
+    fourier,
+    recomputed,
+    spatial_channels,
+    spatial_entry,
+    vector_entry,
+)
 from synth.layers import ChannelNorm, conv, zeroed
 from synth.ports import Ports, PortSpec
 
@@ -25,7 +33,8 @@ class UNet(nn.Module):
         width = config.time_width
         self.time = nn.Sequential(nn.Linear(self.frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.slots = nn.ModuleDict({name: nn.Linear(size, width) for name, size in ports.vector.items()})
-        extra = sum(count * stride**spatial_dims for count, stride in ports.spatial)
+        self.checkpoint = config.checkpoint
+        extra = spatial_channels(ports.spatial, spatial_dims)
         self.stem = conv(spatial_dims, channels + extra, config.widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.widen = nn.ModuleList(), nn.ModuleList()
@@ -48,12 +57,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, ports: Ports) -> Tensor:
         """Return the prediction, shaped like x."""
-        vector = self.time(fourier(time, self.frequencies).to(x.dtype))
-        for name, project in self.slots.items():
-            vector = vector + project(ports.vector[name].to(x.dtype))
-        vector = functional.silu(vector)
-        spatial = [space_to_depth(tensor, stride).to(x.dtype) for tensor, stride in ports.spatial]
-        hidden = self.stem(torch.cat([x, *spatial], dim=1))
+        vector = vector_entry(self.time, self.slots, fourier(time, self.frequencies).to(x.dtype), ports)
+        hidden = self.stem(spatial_entry(x, ports))
         kept: list[Tensor] = []
         for index, level in enumerate(self.down):
             hidden = self._level(level, hidden, vector, ports)
@@ -66,10 +71,9 @@ class UNet(nn.Module):
             hidden = self._level(self.up[index], torch.cat([hidden, kept[index]], dim=1), vector, ports)
         return self.head(functional.silu(self.norm(hidden)))
 
-    @staticmethod
-    def _level(level: nn.Module, hidden: Tensor, vector: Tensor, ports: Ports) -> Tensor:
+    def _level(self, level: nn.Module, hidden: Tensor, vector: Tensor, ports: Ports) -> Tensor:
         assert isinstance(level, nn.ModuleDict)
         for block in level["blocks"]:  # pyright: ignore[reportGeneralTypeIssues]
-            hidden = block(hidden, vector)
+            hidden = recomputed(block, hidden, vector, on=self.checkpoint)
         mixer = level["mixer"]
-        return mixer(hidden, ports.tokens) if isinstance(mixer, Attention) else hidden
+        return recomputed(mixer, hidden, ports.tokens, on=self.checkpoint) if isinstance(mixer, Attention) else hidden

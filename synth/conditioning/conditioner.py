@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from synth.conditioning.config import GROUPS, ConditioningConfig
-from synth.conditioning.encoders import AttributeEncoder, MaskEncoder, TextEncoder, position_features
+from synth.conditioning.encoders import (
+    AttributeEncoder,
+    GeometryEncoder,
+    MaskEncoder,
+    TextEncoder,
+    position_features,
+)
+from synth.conditioning.pretrained import PretrainedText
 from synth.ports import Ports, PortSpec, Window
 from synth.sample import AttributeValue, Condition
 
@@ -28,8 +35,12 @@ class Conditioner(nn.Module):
             )
         if config.attributes:
             self.attributes = AttributeEncoder(config.attributes, config.width)
-        if config.vocabulary:
+        if config.vocabulary and config.text_encoder is not None:
+            self.text = PretrainedText(config)
+        elif config.vocabulary:
             self.text = TextEncoder(config.vocabulary, width=config.width, length=config.text_length)
+        if config.geometry:
+            self.geometry = GeometryEncoder(stride=config.stride, width=config.width, spatial_dims=spatial_dims)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -47,6 +58,8 @@ class Conditioner(nn.Module):
         vector = {"attributes": config.width} if config.attributes else {}
         if config.vocabulary:
             vector["text"] = config.width
+        if config.geometry:
+            vector["geometry"] = config.width
         return PortSpec(spatial=spatial, token_width=config.width if config.vocabulary else 0, vector=vector)
 
     def forward(self, conditions: Sequence[Condition], *, window: Window, drop: Drop | None = None) -> Ports:
@@ -66,6 +79,8 @@ class Conditioner(nn.Module):
         if self.config.vocabulary:
             values, mask, pooled = self.text([None if "text" in gone else c.text for c, gone in pairs])
             tokens, vector["text"] = (values, mask), pooled
+        if self.config.geometry:
+            vector["geometry"] = self.geometry(window)
         return Ports(spatial=spatial, tokens=tokens, vector=vector)
 
     def prefixes(self, condition: Condition) -> list[tuple[str, frozenset[str]]]:

@@ -23,6 +23,9 @@ class ConditioningConfig:
     drop              share of samples trained on a shorter prefix of the groups
     drop_each         share in which each single group is left out, on top
     drop_attributes  share in which each single attribute is left out, so that any subset may be asked for
+    geometry        tell the network spacing, extent and centre of what it sees, in mm
+    text_encoder    folder of a Hugging Face model that reads texts instead of our word table; never downloaded
+    text_sha256     what the encoder's files hash to, text_features its channels; `synth train` fills both in
     """
 
     labels: int = 0
@@ -36,6 +39,10 @@ class ConditioningConfig:
     drop: float = 0.1
     drop_each: float = 0.05
     drop_attributes: float = 0.0
+    geometry: bool = False
+    text_encoder: str | None = None
+    text_sha256: str = ""
+    text_features: int = 0
 
     def __post_init__(self) -> None:
         for name in ("drop", "drop_each", "drop_attributes"):

@@ -108,16 +108,53 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str | None]) -> tuple[Tensor, Tensor, Tensor]:
         """Return tokens, their mask (True where one counts) and the pooled vector."""
         ids = [[self.index.get(word, 0) for word in words(text or "")][: self.length] for text in texts]
-        longest = max(1, *(len(row) for row in ids))
         device = self.null.device
-        rows, mask = [], torch.zeros(len(ids), longest, dtype=torch.bool, device=device)
-        for number, row in enumerate(ids):
-            values = self.table(torch.tensor(row, device=device)) + self.place[: len(row)] if row else self.null[None]
-            mask[number, : len(values)] = True
-            rows.append(functional.pad(values, (0, 0, 0, longest - len(values))))
-        tokens = self.layer(torch.stack(rows), src_key_padding_mask=~mask)
+        padded, mask = pad_tokens(
+            [
+                self.table(torch.tensor(row, device=device)) + self.place[: len(row)] if row else self.null[None]
+                for row in ids
+            ]
+        )
+        tokens = self.layer(padded, src_key_padding_mask=~mask)
         weight = mask[..., None].to(tokens.dtype)
         return tokens, mask, (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def pad_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return token rows (n_i, width) as one (batch, max n_i, width) filled with zeros, and the mask of what counts."""
+    longest = max(len(row) for row in rows)
+    counts = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    mask = torch.arange(longest, device=counts.device)[None] < counts[:, None]
+    return torch.stack([functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows]), mask
+
+
+class GeometryEncoder(nn.Module):
+    """Spacing, extent and centre of a window in mm -> (batch, width): an MLP over waves of each.
+
+    It has no null: a window always lies somewhere and has a size.
+    """
+
+    def __init__(self, *, stride: int, width: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.mlp = nn.Sequential(nn.Linear(21 * spatial_dims, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, window: Window) -> Tensor:
+        """Return one vector a window; its spacing_mm must be there."""
+        return self.mlp(geometry_features(window, self.stride))
+
+
+def geometry_features(window: Window, stride: int) -> Tensor:
+    """Return (batch, 21 dims): for each axis log2 of the spacing in mm, log2 of the window's extent in 100 mm and its
+    centre in 100 mm from the full volume's, each as itself with sin and cos of 1, 2 and 4 times it.
+    """
+    spacing = window.spacing_mm
+    assert spacing is not None, "this model is told the spacing; give the window its spacing_mm"
+    size = torch.tensor(window.grid, dtype=torch.float32, device=spacing.device)
+    cell = spacing * stride
+    centre = (window.origin + size / 2 - window.full / 2) * cell / 100.0
+    values = torch.cat([spacing.log2(), (size * cell / 100.0).log2(), centre], dim=1)
+    return torch.cat([values, *(f(k * values) for k in (1, 2, 4) for f in (torch.sin, torch.cos))], dim=1)
 
 
 def position_features(window: Window) -> Tensor:

@@ -13,6 +13,7 @@ from synth.checkpoint import write_model
 from synth.codec import build as build_codec
 from synth.codec.config import CodecConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig, vocabulary
+from synth.conditioning.pretrained import completed
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
 from synth.data.seen import Seen
@@ -132,6 +133,8 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
         given = part.conditioning
+        if given.text_encoder is not None and not texts:
+            raise ConfigError("conditioning.text_encoder is set, the data has no texts; remove it from the config")
         filled = ConditioningConfig(
             **{
                 **{name: getattr(given, name) for name in given.__dataclass_fields__},
@@ -139,6 +142,7 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
                 "vocabulary": vocabulary(texts),
+                **completed(given),
             }
         )
         return replace(part, conditioning=filled)

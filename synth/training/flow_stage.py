@@ -50,9 +50,9 @@ class Latents:
                 Condition(mask=self._mask(case, origin, grid), text=case.text, attributes=case.attributes)
             )
         full = torch.tensor([tuple(self.of(case).shape[1:]) for case in cases], dtype=torch.float32)
-        return LatentBatch(
-            torch.stack(clean), conditions, Window(grid, torch.tensor(origins, dtype=torch.float32), full)
-        )
+        spacing = torch.tensor([self.prepared.schema.spacing_mm] * len(cases), dtype=torch.float32)
+        window = Window(grid, torch.tensor(origins, dtype=torch.float32), full, spacing)
+        return LatentBatch(torch.stack(clean), conditions, window)
 
     def _mask(self, case: PreparedCase, origin: tuple[int, ...], grid: tuple[int, ...]) -> Volume | None:
         if not self.masks:
@@ -105,7 +105,7 @@ def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previe
         batch=batch,
         validate=lambda: holdout_score(model, objective, latents, holdout[:12]),
         preview=flow_preview(model, [_whole(latents, case) for case in holdout[:2]], previews),
-        settings={name: value for name, value in asdict(training).items() if name != "fit"},
+        settings=_settings(model, training),
     )
 
 
@@ -135,6 +135,13 @@ def holdout_score(
             figures[f"t={t}"].append(float(loss.mean()))
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return {**means, "score": float(np.mean(list(means.values())))}
+
+
+def _settings(model: PartModel, training: FlowTraining) -> dict[str, object]:
+    """Return what decides the weights beside the loop's own config; a run goes on only with equal ones."""
+    encoder = model.part.conditioning.text_sha256
+    settings: dict[str, object] = {name: value for name, value in asdict(training).items() if name != "fit"}
+    return {**settings, "text_sha256": encoder} if encoder else settings
 
 
 def _whole(latents: Latents, case: PreparedCase) -> LatentBatch:

@@ -98,5 +98,5 @@ def test_generating_leaves_optional_libraries_alone(tmp_path: Path) -> None:
         "sample = next(iter(generator.generate([synth.Condition()], seeds=[0])))\n"
         "synth.write(sample.image, 'image.nii.gz')"
     )
-    optional = ["monai", "diffusers", "accelerate", "matplotlib", "nilearn", "sklearn", "tensorboard"]
+    optional = ["monai", "diffusers", "transformers", "accelerate", "matplotlib", "nilearn", "sklearn", "tensorboard"]
     assert _loaded_after(program, optional, cwd=tmp_path) == []
