@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.checkpoint import read_model, write_model
+from synth.checkpoint import RECIPE, read_model, write_model
 from synth.data.intensity import to_dtype
 from synth.data.placement import Placement
 from synth.denoiser import Bound, Guided, prefix_weights
@@ -253,13 +253,16 @@ def bundled() -> dict[str, Path]:
 
 
 def load(model: str | Path) -> Generator:
-    """Return the generator of a model folder, or of a bundled model by its name.
+    """Return the generator of a model folder, of a run that ended in one, or of a bundled model by its name.
 
     Errors: CheckpointError when there is no such folder or name, or the folder is damaged.
     """
     path = Path(model)
-    if not path.exists() and str(model) in (names := bundled()):
-        path = names[str(model)]
+    if not (path / RECIPE).is_file():
+        if (path / "model" / RECIPE).is_file():
+            path = path / "model"
+        elif str(model) in (names := bundled()):
+            path = names[str(model)]
     if not path.is_dir():
         raise CheckpointError(f"no model folder or bundled model {str(model)!r}; {nearest(str(model), bundled())}")
     return Generator(read_model(path))

@@ -116,6 +116,19 @@ def test_given_masks_keep_geometry_and_labels(model: Path, dataset: Path, tmp_pa
         assert np.array_equal(mask.data == 2, given.data == 200) and np.array_equal(mask.data == 1, given.data == 3)
 
 
+def test_a_run_is_taken_for_its_model_and_a_folder_does_not_hide_a_bundled_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copytree(model, tmp_path / "run" / "model")
+    assert synth.load(tmp_path / "run").model.sha256 == synth.load(model).model.sha256
+    (tmp_path / "brain-tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert synth.load("brain-tiny").model.recipe.name == "brain-tiny"
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml is missing"):
+        synth.load("./brain-tiny")
+
+
 def test_a_mask_beyond_the_grid_is_refused_not_cropped(
     model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
