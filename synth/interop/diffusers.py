@@ -179,11 +179,10 @@ class _Bridge:
         state = self.run.scale_model_input(x, stamp) if hasattr(self.run, "scale_model_input") else x
         if self.form == "edm":
             state = x  # the scheduler's own input scaling is the network's affair, and the process does it
-        alpha, sigma, t = self._level(stamp, index)
-        if self.same:
-            return t, state
-        t = self.process.at_log_snr(2.0 * (alpha.log() - sigma.log()))
-        return t, state * float(self.process.alpha(t) / alpha)
+        alpha, sigma, own = self._level(stamp, index)
+        t = self._met(alpha, sigma, own)
+        # by the noise, not by the signal: a flow starts where no signal is
+        return t, state if self.same else state * float(self.process.sigma(t) / sigma)
 
     def _level(self, stamp: "Tensor", index: int) -> "tuple[Tensor, Tensor, Tensor]":
         """Return alpha, sigma and the time in the process's own convention, were the laws the same (float64)."""
@@ -207,8 +206,13 @@ class _Bridge:
         stamps = self.run.timesteps
         if index + 1 >= len(stamps):
             return torch.zeros((), dtype=torch.float64)
-        alpha, sigma, t = self._level(stamps[index + 1], index + 1)
-        return t if self.same else self.process.at_log_snr(2.0 * (alpha.log() - sigma.log()))
+        return self._met(*self._level(stamps[index + 1], index + 1))
+
+    def _met(self, alpha: "Tensor", sigma: "Tensor", own: "Tensor") -> "Tensor":
+        """Return the process's time at a level of the scheduler; beyond its noisiest, that one."""
+        if self.same:
+            return own
+        return self.process.at_log_snr(2.0 * (alpha.log() - sigma.log())).clamp_max(self.process.t_start)
 
     def prediction(self, estimate: "Estimate", t: "Tensor") -> "Tensor":
         """Return what the scheduler wants to be told; the network's own prediction where that is it."""

@@ -105,10 +105,11 @@ class VariancePreserving(GaussianProcess):
         wanted = (-0.5 * value.double()).exp().atan() ** 2
         levels, _ = self._table(wanted)
         index = torch.searchsorted(levels, wanted).clamp(1, self.train_steps) - 1
+        level, first, square, cube = self._cubic(index)
         low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            later = self._square((index + middle) / self.train_steps)[0] < wanted
+            later = level + middle * (first + middle * (square + middle * cube)) < wanted
             low, high = torch.where(later, middle, low), torch.where(later, high, middle)
         # data and the last level are met exactly
         place = torch.where(wanted <= 0.0, 0.0, torch.where(wanted >= levels[-1], self.train_steps, index + high))
@@ -159,15 +160,20 @@ class VariancePreserving(GaussianProcess):
     def _ends(self) -> tuple[float, float]:
         return self.betas or _BETAS.get(self.schedule, (0.0, 0.0))
 
+    def _cubic(self, index: "Tensor") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+        """Return the coefficients of angle^2 between discrete steps index and index + 1: Hermite's cubic."""
+        levels, slopes = self._table(index)
+        level, first, last = levels[index], slopes[index], slopes[index + 1]
+        rise = levels[index + 1] - level
+        return level, first, 3.0 * rise - 2.0 * first - last, first + last - 2.0 * rise
+
     def _square(self, t: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Return angle^2 and its derivative at t, float64: Hermite's cubic of the two steps around."""
-        levels, slopes = self._table(t)
+        """Return angle^2 and its derivative at t (float64)."""
         place = t.double().clamp(0.0, 1.0) * self.train_steps
         index = place.detach().floor().clamp_max(self.train_steps - 1).long()
-        u, rise = place - index, levels[index + 1] - levels[index]
-        first, last = slopes[index], slopes[index + 1]
-        square, cube = 3.0 * rise - 2.0 * first - last, first + last - 2.0 * rise
-        value = levels[index] + u * (first + u * (square + u * cube))
+        level, first, square, cube = self._cubic(index)
+        u = place - index
+        value = level + u * (first + u * (square + u * cube))
         return value, self.train_steps * (first + u * (2.0 * square + 3.0 * u * cube))
 
 

@@ -15,7 +15,7 @@ from synth.process import EDM, Estimate, GaussianProcess, RectifiedFlow, Varianc
 from synth.sampler import SAMPLERS, Ancestral, DPMSolver2M, Euler, Heun, Sampler, SamplerName
 from tests.laws.exact import GRIDS, NAMES, PROCESSES, Gaussian
 
-STEPS = {"euler": 100, "heun": 25, "ancestral": 150, "dpm_solver_2m": 40}
+STEPS = {"euler": 100, "heun": 25, "ancestral": 100, "dpm_solver_2m": 40}
 each_process = pytest.mark.parametrize("process", PROCESSES, ids=NAMES)
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -35,25 +35,25 @@ def test_every_sampler_recovers_a_gaussian(process: GaussianProcess, sampler: Sa
     exact, rng = Gaussian(process, grid), torch.Generator().manual_seed(0)
     drawn = isinstance(sampler, Ancestral)  # fresh noise needs many draws, four standard errors are allowed for
     start = float(process.start((50_000,), rng).std())
-    x = start * _whitened(4000 if drawn else 64, grid)
+    x = start * _whitened(3000 if drawn else 64, grid)
     out = sampler(exact.bound(), process.grid(STEPS[sampler.kind]), x, rng).flatten(1)
     slack = 0.1 if drawn else 0.02
     assert float((out.mean(dim=0) - exact.mean).abs().max()) < 0.02 + slack / 2
     assert float((out.T.cov() - exact.covariance).abs().max()) < slack * float(exact.covariance.max())
 
 
-@each_process
+@pytest.mark.parametrize("process", [RectifiedFlow(), VariancePreserving(schedule="linear"), EDM()])
 def test_ancestral_variance_comes_right_with_more_steps(process: GaussianProcess) -> None:
-    """DDPM's posterior has too little variance by the first order in the step: halved steps, halved lack."""
-    exact = Gaussian(process, (1, 1))
-    x = _whitened(20_000, (1, 1)) * (80.0 if isinstance(process, EDM) else 1.0)
+    """DDPM's posterior forgets that clean is uncertain, an error of first order in the step."""
+    exact = Gaussian(process, (1, 2))
+    x = _whitened(10_000, (1, 2)) * (process.t_start if isinstance(process, EDM) else 1.0)
 
-    def lack(steps: int) -> float:
-        rng = torch.Generator().manual_seed(0)
-        out = Ancestral()(exact.bound(), process.grid(steps), x, rng)
-        return abs(float(out.var() / exact.covariance[0, 0]) - 1.0)
+    def ratio(steps: int) -> float:
+        out = Ancestral()(exact.bound(), process.grid(steps), x, torch.Generator().manual_seed(0))
+        return float((out.flatten(1).var(dim=0) / exact.covariance.diag()).mean())
 
-    assert lack(256) < 0.04
+    few, many = ratio(16), ratio(200)
+    assert abs(many - 1.0) < 0.06 and abs(many - 1.0) < abs(few - 1.0)
 
 
 def _inside(process: GaussianProcess, steps: int) -> Tensor:
@@ -146,16 +146,16 @@ def test_an_ancestral_step_keeps_the_law_and_renews_the_noise(process: GaussianP
     """x_s has the mean and variance of the process, and the share of x_t's noise that Song et al. 2021, eq. 16, leave."""
     t, s = process.grid(8)[first], process.grid(8)[first + 1]
     rng = torch.Generator().manual_seed(0)
-    clean = torch.full((100_000, 1, 1), 0.7, dtype=torch.float64)
+    clean = torch.full((40_000, 1, 1), 0.7, dtype=torch.float64)
     x, noise = process.corrupt(clean, t.reshape(1), rng)
     estimate = Estimate(clean, noise, clean)  # at the start of a flow, x alone would not tell
     out = Ancestral(eta=eta)(Told(process, estimate), torch.stack([t, s]), x, rng)
     alpha, sigma = float(process.alpha(s)), float(process.sigma(s))
     fresh = sigma**2 * (1.0 - float((process.log_snr(t) - process.log_snr(s)).exp()))
     kept = (sigma**2 - eta**2 * fresh) ** 0.5
-    assert abs(float(out.mean()) - alpha * 0.7) < 0.015 * sigma
-    assert abs(float(out.std()) / sigma - 1.0) < 0.01
-    assert abs(float(((out - alpha * clean) * noise).mean()) - kept) < 0.015 * sigma
+    assert abs(float(out.mean()) - alpha * 0.7) < 0.025 * sigma
+    assert abs(float(out.std()) / sigma - 1.0) < 0.02
+    assert abs(float(((out - alpha * clean) * noise).mean()) - kept) < 0.025 * sigma
 
 
 def test_ancestral_draws_from_its_generator_alone() -> None:
