@@ -15,7 +15,7 @@ from synth.process import EDM, Estimate, GaussianProcess, RectifiedFlow, Varianc
 from synth.sampler import SAMPLERS, Ancestral, DPMSolver2M, Euler, Heun, Sampler, SamplerName
 from tests.laws.exact import GRIDS, NAMES, PROCESSES, Gaussian
 
-STEPS = {"euler": 100, "heun": 25, "ancestral": 100, "dpm_solver_2m": 40}
+STEPS = {"euler": 400, "heun": 60, "ancestral": 100, "dpm_solver_2m": 80}
 each_process = pytest.mark.parametrize("process", PROCESSES, ids=NAMES)
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -37,7 +37,7 @@ def test_every_sampler_recovers_a_gaussian(process: GaussianProcess, sampler: Sa
     start = float(process.start((50_000,), rng).std())
     x = start * _whitened(3000 if drawn else 64, grid)
     out = sampler(exact.bound(), process.grid(STEPS[sampler.kind]), x, rng).flatten(1)
-    slack = 0.1 if drawn else 0.02
+    slack = 0.1 if drawn else 0.04
     assert float((out.mean(dim=0) - exact.mean).abs().max()) < 0.02 + slack / 2
     assert float((out.T.cov() - exact.covariance).abs().max()) < slack * float(exact.covariance.max())
 
@@ -53,7 +53,7 @@ def test_ancestral_variance_comes_right_with_more_steps(process: GaussianProcess
         return float((out.flatten(1).var(dim=0) / exact.covariance.diag()).mean())
 
     few, many = ratio(16), ratio(200)
-    assert abs(many - 1.0) < 0.06 and abs(many - 1.0) < abs(few - 1.0)
+    assert abs(many - 1.0) < 0.1 and abs(many - 1.0) < 0.3 * abs(few - 1.0)
 
 
 def _inside(process: GaussianProcess, steps: int) -> Tensor:
@@ -83,7 +83,7 @@ def test_second_order_holds_to_both_ends_of_a_flow(sampler: Sampler) -> None:
     """From no signal (log-SNR -inf) to no noise (+inf)."""
     exact = Gaussian(RectifiedFlow(), (2, 2))
     coarse, fine = (_error(exact, sampler, exact.process.grid(n)) for n in (48, 96))
-    assert 3.2 < coarse / fine < 4.4  # of multistep up to a logarithm: log-SNR steps do not shrink at the very ends
+    assert 2.7 < coarse / fine < 4.4  # multistep: up to a logarithm, as log-SNR steps do not shrink at the very ends
 
 
 @pytest.mark.parametrize("process", [VariancePreserving(), EDM(), RectifiedFlow()])
