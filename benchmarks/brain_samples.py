@@ -11,11 +11,10 @@ from synth.data.intensity import Percentiles
 from synth.data.prepared import Prepared, PreparedCase
 from synth.generator import Generator, Sampling, load
 from synth.sample import Condition
-from synth.sampler import Euler, Heun
+from synth.sampler import SAMPLERS, SamplerName
 from synth.volume import Volume
 
 LABELS = {"csf": 1, "gm": 2, "wm": 3, "lesion": 4}
-_SAMPLERS = {"euler": Euler(), "heun": Heun()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +25,10 @@ class Ask:
     seed: int
     mask: np.ndarray | None = None
     text: str | None = None
-    sampler: str | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
 
-    def by(self, sampler: str, steps: int) -> "Ask":
+    def by(self, sampler: SamplerName, steps: int) -> "Ask":
         """Return this ask with another sampler."""
         return replace(self, sampler=sampler, steps=steps)
 
@@ -68,7 +67,7 @@ def start(model: str) -> None:
 def make(ask: Ask) -> Made:
     """Return the sample that was asked for."""
     generator = _generator[0].with_sampling(
-        Sampling(sampler=_SAMPLERS[ask.sampler] if ask.sampler else None, steps=ask.steps)
+        Sampling(sampler=SAMPLERS[ask.sampler] if ask.sampler else None, steps=ask.steps)
     )
     schema = generator.model.recipe.schema
     assert schema is not None

@@ -32,6 +32,7 @@ from synth.codec.config import PatchPCAConfig
 from synth.codec.patch_pca import PatchPCA
 from synth.data.prepared import Prepared, PreparedCase
 from synth.generator import Generator, load
+from synth.sampler import SamplerName
 
 _CONTRASTS = ("T1", "T2", "FLAIR")
 _TISSUES = (1, 2, 3)
@@ -189,9 +190,9 @@ def frechet(made: Sequence[Made], like: Volumes, against: Volumes) -> dict[str, 
     }
 
 
-def curve_points() -> list[tuple[str, int, int]]:
+def curve_points() -> list[tuple[SamplerName, int, int]]:
     """Return (sampler, steps, calls) of the curves; Heun has no point at one call."""
-    return [("euler", calls, calls) for calls in _CALLS] + [("heun", calls // 2, calls) for calls in _CALLS[1:]]
+    return [*(("euler", calls, calls) for calls in _CALLS), *(("heun", calls // 2, calls) for calls in _CALLS[1:])]
 
 
 def main(options: Options) -> None:

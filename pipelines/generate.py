@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from synth.sampler import SAMPLERS, SamplerName
 
 if TYPE_CHECKING:
     from synth.volume import Volume
@@ -41,7 +43,7 @@ class Generate:
     """Sample i has the seed (SEED, i, attempt)."""
     steps: int | None = None
     """Sampling steps; the model's own otherwise."""
-    sampler: Literal["euler", "heun"] | None = None
+    sampler: SamplerName | None = None
     """Sampler; the model's own otherwise."""
     guidance: float | None = None
     """Guidance scale of every condition; 1 is the plain model."""
@@ -158,7 +160,7 @@ class Job:
     spread: str | None
     seed: int
     steps: int | None
-    sampler: str | None
+    sampler: SamplerName | None
     guidance: float | None
     masks: tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]
 
@@ -171,13 +173,11 @@ class Worker:
 
         from synth.formats.nnunet import DatasetWriter
         from synth.generator import Sampling, load
-        from synth.sampler import Euler, Heun
 
         torch.set_num_threads(1)
         self.job, self.out = job, Path(job.out)
-        samplers = {"euler": Euler(), "heun": Heun()}
         sampling = Sampling(
-            sampler=samplers[job.sampler] if job.sampler else None, steps=job.steps, guidance=job.guidance
+            sampler=SAMPLERS[job.sampler] if job.sampler else None, steps=job.steps, guidance=job.guidance
         )
         self.generator = load(job.model).with_sampling(sampling)
         schema = self.generator.model.recipe.schema

@@ -32,11 +32,12 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, ports: Ports) -> Estimate:
         """One evaluation of the backbone."""
-        return self.process.estimate(x, self.predict(x, t, ports), t)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.process.estimate(x, self.predict(x, t, ports), t)
 
     def predict(self, x: Tensor, t: Tensor, ports: Ports) -> Tensor:
-        """Return the backbone's raw prediction, in the dtype of x."""
-        return self.backbone(x, t.to(x.dtype), ports).to(x.dtype)
+        """Return the backbone's raw prediction, in the dtype of x, for the inputs that the process asks for."""
+        scaled, time = self.process.inputs(x, t)
+        return self.backbone(scaled, time.to(x.dtype), ports).to(x.dtype)
 
 
 @dataclass(frozen=True, eq=False)

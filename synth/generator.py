@@ -25,7 +25,7 @@ from synth.model import Model, PartModel
 from synth.ports import Window
 from synth.rng import torch_rng
 from synth.sample import Condition, MaskOrigin, Provenance, Sample
-from synth.sampler import SamplerConfig
+from synth.sampler import Sampler
 from synth.volume import Volume
 
 
@@ -45,7 +45,7 @@ class Sampling:
     texture    add the measured grain that the codec leaves out
     """
 
-    sampler: SamplerConfig | None = None
+    sampler: Sampler | None = None
     steps: int | None = None
     guidance: float | Mapping[str, float] | None = None
     texture: bool = True

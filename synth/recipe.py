@@ -13,8 +13,8 @@ from synth.conditioning.config import ConditioningConfig
 from synth.data.schema import Schema
 from synth.errors import ConfigError
 from synth.process import ProcessConfig, RectifiedFlow
-from synth.sampler import Euler, SamplerConfig
-from synth.training.config import FitConfig
+from synth.sampler import Ancestral, Euler, SamplerConfig
+from synth.training.config import Coupling, FitConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class FlowTraining:
     whole_batch      whole volumes a step, for the last `whole_share` of the steps
     channel_power    loss weight of a latent channel ~ (its scale in pixels) ** channel_power
     pooled           weight of the error of the window's mean beside that of its voxels
+    coupling         how noise is paired with data; None = independently
     """
 
     fit: FitConfig = FitConfig()
@@ -44,6 +45,7 @@ class FlowTraining:
     whole_share: float = 0.3
     channel_power: float = 1.0
     pooled: float = 0.0
+    coupling: Coupling | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Part:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
+        if self.training.coupling is not None and isinstance(self.sampler, Ancestral):
+            raise ConfigError("training.coupling learns a flow, which an ancestral sampler leaves; take euler or heun")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from synth.ports import Ports, PortSpec
 
 
 class UNet(nn.Module):
-    """Predict a tensor of x's shape (batch, channel, *grid) from x, time (batch,) in [0, 1] and ports.
+    """Predict a tensor of x's shape (batch, channel, *grid) from x, time (batch,) and ports.
 
+    Time is what the process feeds: from 0 to 1, or a logarithm of the noise level; its embedding resolves thousandths.
     Spatial ports are brought to x's grid by space-to-depth and joined at the stem; vector slots are
     projected and added to the time embedding; tokens are attended to on the attention levels. A missing
     vector slot is an assertion: conditioning owns what "nothing" looks like.

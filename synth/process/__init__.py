@@ -5,8 +5,10 @@ The union of the types here is the registry; `kind` tells them apart in a recipe
 """
 
 from synth.process.base import Estimate, GaussianProcess, Process
+from synth.process.edm import EDM
 from synth.process.rectified_flow import RectifiedFlow
+from synth.process.variance_preserving import VariancePreserving
 
-ProcessConfig = RectifiedFlow
+ProcessConfig = RectifiedFlow | VariancePreserving | EDM
 
-__all__ = ["Estimate", "GaussianProcess", "Process", "ProcessConfig", "RectifiedFlow"]
+__all__ = ["EDM", "Estimate", "GaussianProcess", "Process", "ProcessConfig", "RectifiedFlow", "VariancePreserving"]

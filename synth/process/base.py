@@ -29,13 +29,18 @@ def expand(t: "Tensor", like: "Tensor") -> "Tensor":
 
 @runtime_checkable
 class Process(Protocol):
-    """A noising law, frozen and stateless."""
+    """A noising law, frozen and stateless; t = 0 is data and t_start the noisiest time."""
+
+    @property
+    def t_start(self) -> float: ...
 
     def start(self, shape: tuple[int, ...], rng: "torch.Generator", source: "Tensor | None" = None) -> "Tensor": ...
 
     def corrupt(
         self, clean: "Tensor", t: "Tensor", rng: "torch.Generator", other: "Tensor | None" = None
     ) -> "tuple[Tensor, Tensor]": ...
+
+    def inputs(self, x: "Tensor", t: "Tensor") -> "tuple[Tensor, Tensor]": ...
 
     def estimate(self, x: "Tensor", raw: "Tensor", t: "Tensor") -> Estimate: ...
 
@@ -49,11 +54,22 @@ class Process(Protocol):
 
     def draw(self, count: int, rng: "torch.Generator") -> "Tensor": ...
 
+    def at_share(self, share: "Tensor") -> "Tensor": ...
+
     def grid(self, steps: int, shape: tuple[int, ...] = ()) -> "Tensor": ...
 
 
 class GaussianProcess(ABC):
-    """x_t = alpha(t) clean + sigma(t) noise, with noise ~ N(0, 1); subclasses give alpha, sigma and their slopes."""
+    """x_t = alpha(t) clean + sigma(t) noise, with noise ~ N(0, 1).
+
+    A law gives alpha and sigma with their slopes, the inverse of its log-SNR, what its network says and how that is
+    trained, training times and sampling grids.
+    """
+
+    @property
+    def t_start(self) -> float:
+        """The noisiest time: where a sample starts and a grid begins."""
+        return 1.0
 
     @abstractmethod
     def alpha(self, t: "Tensor") -> "Tensor":
@@ -70,6 +86,38 @@ class GaussianProcess(ABC):
     @abstractmethod
     def sigma_slope(self, t: "Tensor") -> "Tensor":
         """d sigma / d t."""
+
+    @abstractmethod
+    def at_log_snr(self, value: "Tensor") -> "Tensor":
+        """Return the time whose log_snr is `value`; +inf is data."""
+
+    @abstractmethod
+    def estimate(self, x: "Tensor", raw: "Tensor", t: "Tensor") -> Estimate:
+        """Return clean and noise of x at t from the network's prediction, such that mix gives x again."""
+
+    @abstractmethod
+    def objective(self, prediction: "Tensor", clean: "Tensor", other: "Tensor", t: "Tensor") -> "Tensor":
+        """Return the unreduced, weighted squared error of a prediction."""
+
+    @abstractmethod
+    def draw(self, count: int, rng: "torch.Generator") -> "Tensor":
+        """Return `count` training times (float64)."""
+
+    @abstractmethod
+    def grid(self, steps: int, shape: tuple[int, ...] = ()) -> "Tensor":
+        """Return steps + 1 descending times, exactly t_start first and exactly 0 last (float64)."""
+
+    def at_share(self, share: "Tensor") -> "Tensor":
+        """Return the times at these shares of the way from data (0) to noise (1): where hold-out scores are taken."""
+        return share * self.t_start
+
+    def inputs(self, x: "Tensor", t: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return what the network is given for x and t; a law that scales them says so here."""
+        return x, t
+
+    def log_snr(self, t: "Tensor") -> "Tensor":
+        """Return log(alpha^2 / sigma^2), +inf at data and -inf where no signal is left."""
+        return 2.0 * (self.alpha(t).log() - self.sigma(t).log())
 
     def mix(self, clean: "Tensor", noise: "Tensor", t: "Tensor") -> "Tensor":
         """Return alpha(t) clean + sigma(t) noise."""

@@ -56,6 +56,10 @@ class RectifiedFlow(GaussianProcess):
         """1."""
         return t.new_ones(t.shape)
 
+    def at_log_snr(self, value: "Tensor") -> "Tensor":
+        """1 / (1 + exp(value / 2))."""
+        return (-0.5 * value).sigmoid()
+
     def estimate(self, x: "Tensor", raw: "Tensor", t: "Tensor") -> Estimate:
         """Return clean and noise such that (1 - t) clean + t noise = x exactly."""
         time = expand(t, x)

@@ -1,4 +1,4 @@
-"""Configuration of the training loop, free of torch."""
+"""Configuration of training, free of torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -43,3 +43,15 @@ class FitConfig:
             raise ConfigError(f"fit.final is {self.final}; give a share of the peak rate from 0 to 1")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"fit.ema is {self.ema}; give a decay from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """Pair noise with the data it lies nearest, within a batch and within equal conditions (Pooladian et al. 2023).
+
+    Paths then cross less and fewer steps suffice. Only the pairing changes: under every condition (mask, image, text,
+    attributes, place in the volume) noise stays N(0, 1). What is learned is a flow and no longer a score, so the
+    samplers that follow it are the deterministic ones. Where every condition of a batch differs, nothing changes.
+    """
+
+    kind: Literal["minibatch_ot"] = "minibatch_ot"

@@ -92,7 +92,8 @@ def plan_window(
 
 def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previews: Path, *, seed: int) -> Task:
     """Return the part's flow on its latents as the loop takes it."""
-    objective = DenoisingObjective(channel_weights(_scale(model), training.channel_power), training.pooled)
+    weights = channel_weights(_scale(model), training.channel_power)
+    objective = DenoisingObjective(weights, pooled=training.pooled, coupling=training.coupling)
     holdout = latents.prepared.split("holdout") or latents.prepared.split("train")[:4]
 
     def batch(step: int) -> LatentBatch:
@@ -125,13 +126,18 @@ def train_flow(
 def holdout_score(
     model: PartModel, objective: DenoisingObjective, latents: Latents, cases: Sequence[PreparedCase]
 ) -> Mapping[str, float]:
-    """Return the conditional denoising loss of whole hold-out volumes at fixed times and noise, and its mean."""
+    """Return the conditional denoising loss of whole hold-out volumes at fixed times and noise, and its mean.
+
+    t is the share of the way from data to noise, so that figures of one name compare across runs of one process.
+    """
+    process = model.flow.denoiser.process
     figures: dict[str, list[float]] = {f"t={t}": [] for t in TIME_BINS}
     for number, case in enumerate(cases):
         whole = _whole(latents, case)
         for t in TIME_BINS:
             rng = torch_rng("holdout", number, round(100 * t))
-            loss = replace(objective, pooled=0.0).at(model.flow, whole, torch.tensor([t], dtype=torch.float64), rng)
+            times = process.at_share(torch.tensor([t], dtype=torch.float64))
+            loss = replace(objective, pooled=0.0).at(model.flow, whole, times, rng)
             figures[f"t={t}"].append(float(loss.mean()))
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return {**means, "score": float(np.mean(list(means.values())))}

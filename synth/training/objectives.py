@@ -9,8 +9,9 @@ from torch import Tensor
 from synth.conditioning.conditioner import draw_drops
 from synth.model import FlowModel
 from synth.ports import Window
-from synth.process import RectifiedFlow
 from synth.sample import Condition
+from synth.training.config import Coupling
+from synth.training.coupling import coupled
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +29,17 @@ class DenoisingObjective:
 
     loss = mean_x |e(x)|^2 + pooled n |mean_x e(x)|^2, e the error at each of n voxels. The second term has the same
     minimum, the conditional mean; it makes what only a whole window shows (how much lesion in all) worth learning,
-    which hardly moves the first.
+    which hardly moves the first. With a coupling, noise is drawn as without one and then changes hands within equal
+    conditions.
     """
 
     channel_weight: Tensor
     pooled: float = 0.0
+    coupling: Coupling | None = None
 
     def __call__(self, model: FlowModel, batch: LatentBatch, rng: torch.Generator) -> Tensor:
         """Draw times, noise and drop-out from `rng`, and return the loss of each sample."""
         process = model.denoiser.process
-        assert isinstance(process, RectifiedFlow)
         conditioner = model.conditioner
         times = process.draw(len(batch.clean), rng)
         drop = draw_drops(len(batch.clean), conditioner.config, conditioner.groups, rng)
@@ -53,9 +55,12 @@ class DenoisingObjective:
     ) -> Tensor:
         """Return the loss of each sample at given times; what hold-out validation bins by time."""
         process = model.denoiser.process
-        assert isinstance(process, RectifiedFlow)
         ports = model.conditioner(batch.conditions, window=batch.window, drop=drop)
-        noisy, noise = process.corrupt(batch.clean, times, rng)
+        other = None
+        if self.coupling is not None:
+            drawn = torch.randn(batch.clean.shape, generator=rng, device=rng.device).to(batch.clean)
+            other = drawn[coupled(batch.clean, drawn, batch.conditions, batch.window)]
+        noisy, noise = process.corrupt(batch.clean, times, rng, other)
         raw = model.denoiser.predict(noisy, times, ports)
         weight = self.channel_weight.reshape(1, -1, *([1] * (batch.clean.ndim - 2)))
         raw = raw.float()
