@@ -12,6 +12,7 @@ they and the other half are measured against.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -220,7 +221,10 @@ def main(options: Options) -> None:
             **obedience(followed, unseen, judge),
         }
         print(json.dumps(result, indent=1), flush=True)
-        result["lesions"] = lesions(lesion, list(pool.map(make, lesion)), judge)
+        started = time.perf_counter()
+        pairs = list(pool.map(make, lesion))
+        per_pair = (time.perf_counter() - started) / len(pairs)
+        result["lesions"] = {**lesions(lesion, pairs, judge), f"seconds_per_pair_{options.workers}_workers": per_pair}
         print(json.dumps(result["lesions"], indent=1), flush=True)
         result["frechet"] = frechet(list(pool.map(make, like_asks)), like, against)
         print(json.dumps(result["frechet"], indent=1), flush=True)
