@@ -83,7 +83,7 @@ def _part(dims: int) -> Part:
 
 
 def _losses(model: FlowModel, batch: LatentBatch, coupling: Coupling | None) -> torch.Tensor:
-    objective = DenoisingObjective(torch.ones(batch.clean.shape[1]), coupling)
+    objective = DenoisingObjective(torch.ones(batch.clean.shape[1]), coupling=coupling)
     with torch.no_grad():
         return objective(model, batch, torch_rng(3, "loss"))
 
