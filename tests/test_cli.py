@@ -34,6 +34,7 @@ def test_evaluate_and_info(model: Path, prepared: Prepared, tmp_path: Path, caps
     assert main(["generate", str(model), "--out", str(out), "--count", "3", "--workers", "1"]) == 0
     for name in ("a", "b"):
         line = ["evaluate", "--synthetic", str(out), "--data", str(prepared.folder), "--out", str(tmp_path / name)]
+        line += ["--judge-steps", "20"]
         assert main(line) == 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["schema"] == 1 and "fidelity.frechet" in report["not_computed"]

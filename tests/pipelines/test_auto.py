@@ -17,6 +17,10 @@ SMALL = [
     for part in ("image", "mask")
     for field in ("codec_training", "training")
     for name, value in (("precision", "fp32"), ("log_every", "100"))
+] + [
+    f"{part}.{field}=2"
+    for part in ("image", "mask")
+    for field in ("codec_training.batch", "training.patch_batch", "training.whole_batch")
 ]
 
 
