@@ -120,7 +120,7 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
         conditioning=ConditioningConfig(mask_width=96, width=128, drop_each=0.15, drop_attributes=0.15),
         codec_training=CodecTraining(fit=FitConfig(precision="bf16", ema=0.995, warmup=50), crop=crop, batch=batch),
         training=FlowTraining(
-            fit=FitConfig(precision=precision, ema=0.999),
+            fit=FitConfig(precision=precision, ema=0.999, patience=3),
             patch=patch,
             patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
             whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
