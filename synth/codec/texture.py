@@ -94,11 +94,7 @@ class Texture(nn.Module):
             self.slopes.copy_(torch.from_numpy(knots + 1e-6 * np.arange(_SLOPES)))  # apart, whatever the data
         squares, count = torch.zeros(_LEVELS * _SLOPES).double(), torch.zeros(_LEVELS * _SLOPES).double()
         for (decoded, residual), content in zip(kept, above, strict=True):
-            energy = (residual[content] ** 2).double()
-            for cell, weight in self._cells(decoded):  # as `_scale` reads them
-                share = weight[content].double()
-                squares += torch.bincount(cell[content], share * energy, minlength=_LEVELS * _SLOPES)
-                count += torch.bincount(cell[content], share, minlength=_LEVELS * _SLOPES)
+            self._add_by_cell(decoded, content, count, ((squares, residual**2),))
         self.sd.copy_(_shrunk(squares.reshape(_LEVELS, _SLOPES).numpy(), count.reshape(_LEVELS, _SLOPES).numpy()))
 
     def _keep_what_adds(self, kept: Sequence[tuple[Tensor, Tensor]], above: Sequence[Tensor]) -> None:
@@ -110,11 +106,8 @@ class Texture(nn.Module):
         adds, energy, count = (torch.zeros(_LEVELS * _SLOPES).double() for _ in range(3))
         for (decoded, residual), content in zip(kept, above, strict=True):
             own, rest = decoded - _level(decoded), residual - _level(residual)
-            gained, spent = ((own + rest).square() - own.square())[content].double(), rest.square()[content].double()
-            for cell, weight in self._cells(decoded):
-                place, share = cell[content], weight[content].double()
-                for total, values in ((adds, share * gained), (energy, share * spent), (count, share)):
-                    total += torch.bincount(place, values, minlength=len(total))
+            sums = ((adds, (own + rest).square() - own.square()), (energy, rest.square()))
+            self._add_by_cell(decoded, content, count, sums)
         prior = _PRIOR_VOXELS * energy.sum() / count.sum().clamp_min(1e-12)
         share = ((adds + prior) / (energy + prior).clamp_min(1e-24)).clamp(_LEAST_SHARE, 1.0)
         self.sd.mul_(share.sqrt().reshape(_LEVELS, _SLOPES).to(self.sd))
@@ -158,6 +151,17 @@ class Texture(nn.Module):
         share = (slope - self.slopes[column]) / width
         along = [(0, 1 - share), (1, share)]
         return [((level + i) * _SLOPES + column + j, a * b) for i, a in across for j, b in along]
+
+    def _add_by_cell(
+        self, decoded: Tensor, content: Tensor, count: Tensor, sums: Sequence[tuple[Tensor, Tensor]]
+    ) -> None:
+        """Add voxels of `content` to `count`, and each (total, values) to its total, by cell as `_scale` reads them."""
+        chosen = [(total, values[content].double()) for total, values in sums]
+        for cell, weight in self._cells(decoded):
+            place, share = cell[content], weight[content].double()
+            count += torch.bincount(place, share, minlength=len(count))
+            for total, values in chosen:
+                total += torch.bincount(place, share * values, minlength=len(total))
 
     def _scale(self, decoded: Tensor) -> Tensor:
         table = self.sd.flatten()

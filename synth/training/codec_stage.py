@@ -67,7 +67,7 @@ def train_codec(
     cases = pixels.prepared.split("train")
     early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
-    if isinstance(_inner(codec), Autoencoder):
+    if isinstance(inner_of(codec), Autoencoder):
         task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
         early = fit(task, training.fit, folder, seed=seed, report=report)
     codec.eval()
@@ -77,7 +77,7 @@ def train_codec(
 
 def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
     """Fit a linear codec to `cases`, or start an autoencoder from the one that fits them."""
-    inner = _inner(codec)
+    inner = inner_of(codec)
     prepare = codec.scaled if isinstance(codec, OneHot) else _same
     if isinstance(codec, OneHot):
         codec.fit_balance(pixels.tensor(case) for case in cases)
@@ -110,7 +110,8 @@ def whiten(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
     codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
 
 
-def _inner(codec: Codec) -> Codec:
+def inner_of(codec: Codec) -> Codec:
+    """Return what is trained of a codec: the one inside one-hot masks, else itself."""
     return codec.inner if isinstance(codec, OneHot) else codec
 
 

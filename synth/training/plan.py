@@ -24,7 +24,7 @@ from synth.errors import ConfigError
 from synth.model import build_part
 from synth.process import RectifiedFlow
 from synth.recipe import CodecTraining, FlowTraining, Part, Recipe
-from synth.training.codec_stage import Pixels, cache_latents, codec_task, start_codec, whiten
+from synth.training.codec_stage import Pixels, cache_latents, codec_task, inner_of, start_codec, whiten
 from synth.training.config import FitConfig
 from synth.training.experiment import complete
 from synth.training.flow_stage import Latents, flow_task
@@ -160,8 +160,7 @@ def measure(
             per_case = (time.perf_counter() - started) / len(few.split("train"))
             encoding += 1.5 * per_case * len(prepared.cases)
             tell(f"{name} codec")
-            inner = model.codec.inner if isinstance(part.codec, OneHotConfig) else model.codec  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(inner, Autoencoder):
+            if isinstance(inner_of(model.codec), Autoencoder):
                 task = codec_task(model.codec, part.codec_training, pixels, folder, seed=0)
                 costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
                 model.codec.eval()
