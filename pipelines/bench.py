@@ -68,7 +68,7 @@ def train_bench(
 
     schema, attribute = prepared.schema, class_attribute(prepared.schema)
     train = prepared.split("train")
-    held = [case for split in ("holdout", "val", "test") for case in prepared.split(split)]
+    held = prepared.held_out
     if len(train) < LEAST_TRAIN or len(held) < LEAST_HELD:
         raise DataError(
             f"{len(train)} training and {len(held)} held-out cases; a judge needs {LEAST_TRAIN} and {LEAST_HELD}"

@@ -51,7 +51,7 @@ class Evaluate:
         if seen is not None:
             prepared = prepared if seen.fold is None else prepared.at_fold(seen.fold)
             require_trained_on(prepared, seen)
-        held = [case for side in ("holdout", "val", "test") for case in prepared.split(side)]
+        held = prepared.held_out
         bench = find_bench(self.judge, prepared.schema)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(prepared.schema)
         made = synthetic_set(self.synthetic, prepared.schema, attribute=known)

@@ -152,6 +152,11 @@ class Prepared:
                 whole.update(hashlib.file_digest(file, "sha256").digest())
         return whole.hexdigest()
 
+    @property
+    def held_out(self) -> tuple[PreparedCase, ...]:
+        """The cases that no training step sees: hold-out, then validation, then test."""
+        return (*self.split("holdout"), *self.split("val"), *self.split("test"))
+
     def split(self, name: Split) -> tuple[PreparedCase, ...]:
         """Return the cases of one split, in order."""
         return tuple(case for case in self.cases if case.split == name)
