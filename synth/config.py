@@ -66,7 +66,14 @@ def dump(value: Any) -> str:
     """Return YAML that `load` reads back to an equal value."""
     import yaml
 
-    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True, width=100)
+    class Exact(yaml.SafeDumper):
+        """PyYAML writes U+0085 bare in some quotes and reads it back as a space: such text is escaped."""
+
+        def represent_str(self, data: str) -> Any:
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+    Exact.add_representer(str, Exact.represent_str)
+    return yaml.dump(plain(value), Dumper=Exact, sort_keys=False, allow_unicode=True, width=100)
 
 
 def plain(value: Any) -> Any:

@@ -69,6 +69,12 @@ def test_what_is_dumped_loads_equal(scene: Scene) -> None:
     assert config.dump(config.load(Scene, text)) == text
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\x85", "\x85b", "a \x85 b", "\u2028", "a\u2029b", "\ufeff", "\n\x85\r"])
+def test_line_separators_survive_as_keys_and_values(text: str) -> None:
+    scene = Scene(name=text, named={text: Disc(radius=0.0)})
+    assert config.load(Scene, config.dump(scene)) == scene
+
+
 def test_numpy_scalars_and_paths_are_dumped_plainly() -> None:
     scene = Scene(name="x", shape=Disc(radius=np.float64(1e-5)), sizes=(np.int64(3),), folder=Path("a"))  # pyright: ignore[reportArgumentType]
     assert config.load(Scene, config.dump(scene)) == scene
