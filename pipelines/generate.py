@@ -1,17 +1,16 @@
 """synth generate: paired volumes from a model, resumable, the same bytes whatever the workers or shards."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from synth.sampler import SAMPLERS, SamplerName
+from synth.sampler import SamplerName
 
 if TYPE_CHECKING:
-    from synth.volume import Volume
+    from pipelines.samples import Worker
 
 LARGEST_COUNT = 1_000_000
 LARGEST_STEPS = 10_000
@@ -47,6 +46,8 @@ class Generate:
     """Sampler; the model's own otherwise."""
     guidance: float | None = None
     """Guidance scale of every condition; 1 is the plain model."""
+    window: str | None = None
+    """Latent voxels that the network sees at once, such as 16,16,8; larger volumes in overlapping windows."""
     workers: int = 0
     """Processes of one thread each; 0 = one a core."""
     data: Path | None = None
@@ -57,6 +58,7 @@ class Generate:
     def run(self) -> int:
         """Write what is missing; nothing is written where the ask or a mask is wrong."""
         from pipelines.progress import progress
+        from pipelines.samples import Job, Worker, made, mask_files
         from pipelines.sidecars import validation_of
         from pipelines.workers import alone, cores
 
@@ -72,6 +74,7 @@ class Generate:
             steps=self.steps,
             sampler=self.sampler,
             guidance=self.guidance,
+            window=self._window(),
             masks=mask_files(self.masks),
         )
         worker = Worker(job)
@@ -85,7 +88,7 @@ class Generate:
             if todo:  # without dataset.json, an unfinished folder is not taken for a dataset
                 (self.out / "dataset.json").unlink(missing_ok=True)
         with progress("samples", len(todo)) as bar:
-            for _ in _run(job, worker, todo, min(self.workers or cores(), max(len(todo), 1))):
+            for _ in made(job, worker, todo, min(self.workers or cores(), max(len(todo), 1))):
                 bar.advance()
         with alone(self.out):
             missing = len(set(range(self.count)) - worker.finished())
@@ -94,7 +97,7 @@ class Generate:
         if missing:
             print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
         else:
-            print(f"{self.count} samples in {self.out}")
+            print(f"{self.count} samples in {self.out}{worker.seams(self.count)}")
         return 0
 
     def _check_numbers(self) -> None:
@@ -107,6 +110,15 @@ class Generate:
                 raise ConfigError(f"--{name} is {value}; give {least} to {most}")
         if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:  # refuses nan too
             raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
+
+    def _window(self) -> tuple[int, ...] | None:
+        from synth.errors import ConfigError
+
+        if self.window is None:
+            return None
+        if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4}){1,2}", self.window):
+            raise ConfigError(f"--window is {self.window!r}; write latent voxels along each axis, such as 16,16,8")
+        return tuple(int(part) for part in self.window.split(","))
 
     def _shard(self) -> tuple[int, int]:
         from synth.errors import ConfigError
@@ -147,248 +159,3 @@ class Generate:
                 f"{self.out} holds samples up to {beyond}, --count is {self.count}; give --count {beyond} or more, "
                 "or another --out"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one worker process needs to make any sample of the set; plain values only."""
-
-    model: str
-    out: str
-    text: str | None
-    set: tuple[str, ...]
-    spread: str | None
-    seed: int
-    steps: int | None
-    sampler: SamplerName | None
-    guidance: float | None
-    masks: tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]
-
-
-class Worker:
-    """Makes samples of a job with one thread, so that bytes do not depend on how many work."""
-
-    def __init__(self, job: Job) -> None:
-        import torch
-
-        from synth.formats.nnunet import DatasetWriter
-        from synth.generator import Sampling, load
-
-        torch.set_num_threads(1)
-        self.job, self.out = job, Path(job.out)
-        sampling = Sampling(
-            sampler=SAMPLERS[job.sampler] if job.sampler else None, steps=job.steps, guidance=job.guidance
-        )
-        self.generator = load(job.model).with_sampling(sampling)
-        schema = self.generator.model.recipe.schema
-        assert schema is not None
-        self.schema = schema
-        self.writer = DatasetWriter(
-            self.out,
-            name=f"Synthetic_{self.generator.model.recipe.name}",
-            channels=schema.channels,
-            labels=schema.label_values,
-            file_ending=schema.file_ending,
-            extra={"population": schema.population, "synthetic": True},
-        )
-
-    def check(self, count: int) -> None:
-        """Refuse what cannot be asked of the model, before anything is written.
-
-        Errors: ConfigError, ConditionError for attributes and text; DataError, GeometryError for masks.
-        """
-        from synth.errors import ConfigError
-
-        names = [pair.partition("=")[0] for pair in (*self.job.set, *([self.job.spread] if self.job.spread else []))]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"attribute {twice!r} is given twice; give it once, by --set or by --spread")
-        self.schema.check_attributes(self.attributes(0))
-        self._check_text()
-        for index in range(min(count, len(self.job.masks))):
-            self._check_mask(index)
-
-    def _check_text(self) -> None:
-        """Refuse a text without one word the model knows, and name on standard error the words it does not."""
-        import sys
-
-        from synth.conditioning.config import words
-        from synth.errors import ConditionError
-
-        if self.job.text is None:
-            return
-        conditioning = self.generator.model.recipe.image.conditioning
-        known = conditioning.vocabulary
-        if not known:
-            raise ConditionError("this model was trained without text; leave --text out")
-        if conditioning.text_encoder is not None:
-            return  # a pretrained encoder reads words that no training text has
-        asked = words(self.job.text)
-        strange = [word for word in asked if word not in known]
-        if len(strange) == len(asked):
-            raise ConditionError(
-                f"--text {self.job.text!r} has no word that the model knows; use some of: {', '.join(known[:20])}"
-            )
-        if strange:
-            print(f"--text: the model does not know {', '.join(strange)}", file=sys.stderr)
-
-    def _check_mask(self, index: int) -> None:
-        """Refuse masks of other dimensions or channels, beyond the model's grid, and labels the model lacks.
-
-        Errors: DataError for unreadable masks and strange values, GeometryError, ConditionError.
-        """
-        from synth.data.placement import Placement
-        from synth.errors import ConditionError, DataError, GeometryError, nearest
-        from synth.formats.cases import values_of
-
-        mask, own = self.mask(index), self.schema.label_values
-        path, labels = self.job.masks[index]
-        if mask.spatial_dims != len(self.schema.grid) or mask.channels != 1:
-            raise GeometryError(
-                f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
-                f"{len(self.schema.grid)}D with one; give others"
-            )
-        schema = self.schema
-        Placement.of(mask, grid=schema.grid, spacing_mm=schema.spacing_mm).require_inside(mask, path)
-        known = own if labels is None else dict(labels)
-        for name, value in known.items():
-            if value != 0 and name not in own:
-                raise ConditionError(f"{path}: label {name!r} is unknown to the model; {nearest(name, own)}")
-        strange = set(values_of(mask.data)) - {0, *known.values()}
-        if strange:
-            whose = "the model" if labels is None else "its dataset.json"
-            raise DataError(
-                f"{path} has label value {min(strange)}, {whose} knows {sorted({0, *known.values()})}; mend the mask"
-            )
-
-    def mask(self, index: int) -> "Volume":
-        """Return the mask that sample `index` follows, its labels named."""
-        from synth.io import read
-
-        path, labels = self.job.masks[index % len(self.job.masks)]
-        return read(path, labels=self.schema.label_values if labels is None else dict(labels))
-
-    def attributes(self, index: int) -> dict[str, str | float | int]:
-        """Return the attributes asked of sample `index`."""
-        from synth.errors import ConditionError, ConfigError, nearest
-
-        out: dict[str, str | float | int] = {}
-        for pair in self.job.set:
-            name, equals, value = pair.partition("=")
-            if not equals:
-                raise ConfigError(f"--set {pair!r} has no value; write name=value")
-            out[name] = value
-        if self.job.spread is not None:
-            levels = {a.name: a.levels for a in self.schema.attributes if a.kind == "categorical"}
-            if self.job.spread not in levels:
-                hint = nearest(self.job.spread, levels)
-                raise ConditionError(f"--spread {self.job.spread!r} is no categorical attribute of the model; {hint}")
-            choices = levels[self.job.spread]
-            out[self.job.spread] = choices[index % len(choices)]
-        return out
-
-    def request(self) -> dict[str, object]:
-        """Return what decides the samples: everything but count, workers and shards."""
-        import hashlib
-
-        from synth.formats.nnunet import sha256_of
-
-        masks = hashlib.sha256()
-        for path, labels in self.job.masks:
-            masks.update(f"{Path(path).name} {labels} ".encode() + bytes.fromhex(sha256_of(Path(path))))
-        return {
-            "model": self.generator.model.sha256,
-            "text": self.job.text,
-            "set": list(self.job.set),
-            "spread": self.job.spread,
-            "seed": self.job.seed,
-            "steps": self.job.steps,
-            "sampler": self.job.sampler,
-            "guidance": self.job.guidance,
-            "masks": masks.hexdigest() if self.job.masks else None,
-        }
-
-    def make(self, index: int) -> None:
-        """Make and write sample `index`; its record comes last."""
-        import json
-        from dataclasses import replace
-
-        from synth.config import plain
-        from synth.generator import Seed
-        from synth.io import write_bytes
-        from synth.sample import Condition
-
-        mask = self.mask(index) if self.job.masks else None
-        ask = Condition(mask=mask, text=self.job.text, attributes=self.attributes(index))
-        sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
-        assert sample.mask is not None
-        files = self.writer.add(sample.provenance.case, sample.image, sample.mask)
-        row = {**plain(replace(sample.provenance)), "files": files, "synthetic": True}
-        write_bytes(record_path(self.out, index), json.dumps(row, sort_keys=True).encode())
-
-    def finished(self) -> set[int]:
-        """Return the indices of samples whose files are all there; the record is written last."""
-        names = (path.name for path in (self.out / "records").glob("*.json"))
-        found = (re.fullmatch(r"syn_([0-9]+)\.json", name) for name in names)
-        return {int(match[1]) for match in found if match and self.writer.has(f"syn_{match[1]}")}
-
-    def finish(self, count: int, validation: tuple[str, ...] = ()) -> None:
-        """Write manifest.jsonl and dataset.json from the records, and what the set says of patients."""
-        from pipelines.sidecars import write_sidecars
-        from synth.io import write_bytes
-
-        samples = [f"syn_{index:05d}" for index in range(count)]
-        write_sidecars(self.out, self.generator.model.seen, samples, validation)
-        lines = [record_path(self.out, index).read_text() + "\n" for index in range(count)]
-        write_bytes(self.out / "manifest.jsonl", "".join(lines).encode())
-        self.writer.finish(count)
-
-
-def record_path(out: Path, index: int) -> Path:
-    """Return where the record of a finished sample lies."""
-    return out / "records" / f"syn_{index:05d}.json"
-
-
-def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]:
-    """Return (file, its labels by name) of a folder of masks; without a dataset.json the model's own values count."""
-    if folder is None:
-        return ()
-    from synth.errors import DataError
-    from synth.formats import find, read
-    from synth.io import SUFFIXES
-
-    known = (*SUFFIXES, ".png")
-    if not folder.is_dir():
-        raise DataError(f"--masks {folder} is not a folder; give a dataset or a folder of mask volumes")
-    if (folder / "dataset.json").is_file() or find(folder) is not None:
-        dataset = read(folder)
-        labels = tuple(dataset.label_values.items())
-        return tuple((str(case.mask), labels) for case in dataset.cases)
-    files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
-    if not files:
-        raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")
-    return tuple((str(path), None) for path in files)
-
-
-_worker: list[Worker] = []
-
-
-def _start(job: Job) -> None:
-    _worker.append(Worker(job))
-
-
-def _make(index: int) -> int:
-    _worker[0].make(index)
-    return index
-
-
-def _run(job: Job, worker: Worker, todo: list[int], workers: int) -> Iterator[int]:
-    """Yield the index of each sample as it is finished; one worker stays in this process."""
-    from pipelines.workers import run_all
-
-    if workers > 1:
-        yield from run_all(_make, todo, workers=workers, start=_start, job=job)
-        return
-    for index in todo:
-        worker.make(index)
-        yield index

@@ -74,7 +74,7 @@ class Guided:
     them, which is then not evaluated: with every scale 1 this *is* the last prefix, with every scale 0 the first.
     """
 
-    prefixes: Sequence[Bound]
+    prefixes: Sequence[Denoise]
     scales: Sequence[float]
 
     def __post_init__(self) -> None:

@@ -19,14 +19,15 @@ from torch import Tensor
 from synth.checkpoint import RECIPE, read_model, write_model
 from synth.data.intensity import to_dtype
 from synth.data.placement import Placement
-from synth.denoiser import Bound, Guided, prefix_weights
+from synth.denoiser import Bound, Denoise, Guided, prefix_weights
 from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
 from synth.model import Model, PartModel
-from synth.ports import Window
+from synth.ports import Ports, Window
 from synth.rng import torch_rng
 from synth.sample import Condition, MaskOrigin, Provenance, Sample
 from synth.sampler import Sampler
 from synth.volume import Volume
+from synth.windows import Place, Windowed, places, seam
 
 
 class Seed(NamedTuple):
@@ -43,16 +44,20 @@ class Sampling:
 
     guidance   one scale for all conditions, or one each of mask, class, text
     texture    add the measured grain that the codec leaves out
+    window     largest latent grid that a network sees at once, larger ones in overlapping windows
     """
 
     sampler: Sampler | None = None
     steps: int | None = None
     guidance: float | Mapping[str, float] | None = None
     texture: bool = True
+    window: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
+        if self.window is not None and not (self.window and min(self.window) >= 2):
+            raise ConfigError(f"window is {self.window}; give at least 2 latent voxels for each axis")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +89,20 @@ class Generator:
         origin: MaskOrigin | None = None
         placement: Placement | None = None
         mask: Volume | None = None
+        mask_seam: float | None = None
         if image.part.conditioning.labels:
             if condition.mask is not None:
                 placement = Placement.of(condition.mask, grid=schema.grid, spacing_mm=schema.spacing_mm)
                 placement.require_inside(condition.mask, "mask")
                 mask, origin = self._known_labels(placement.to_working(condition.mask)), "given"
             else:
-                mask, origin = self._make_mask(asked, seed), "generated"
+                (mask, mask_seam), origin = self._make_mask(asked, seed), "generated"
         if placement is None and schema.native_grid:
             placement = Placement.onto(
                 schema.native_grid, schema.native_affine, working=schema.grid, spacing_mm=schema.spacing_mm
             )
         ready = replace(asked, mask=None if mask is None else self._padded(mask, image))
-        decoded = self._sample(image, ready, seed, "image")
+        decoded, image_seam = self._sample(image, ready, seed, "image")
         if image.texture is not None and self.sampling.texture:
             decoded = image.texture.finish(decoded, torch_rng(*seed, "texture"))
         affine = schema.reference_affine if placement is None else placement.affine
@@ -108,18 +114,18 @@ class Generator:
             ]
             native = moved[0].replace(data=np.concatenate([volume.data for volume in moved]))
         native = native.replace(data=to_dtype(native.data, schema.dtype))
-        return Sample(
-            native, self._output_mask(mask, condition, placement), asked, self._provenance(asked, seed, origin)
-        )
+        seams = [value for value in (mask_seam, image_seam) if value is not None]
+        provenance = replace(self._provenance(asked, seed, origin), seam=max(seams, default=None))
+        return Sample(native, self._output_mask(mask, condition, placement), asked, provenance)
 
-    def _make_mask(self, asked: Condition, seed: Seed) -> Volume:
+    def _make_mask(self, asked: Condition, seed: Seed) -> tuple[Volume, float | None]:
         if self.model.mask is None:
             raise ConditionError("this model needs a mask and has no mask part; give masks (--masks DIR)")
-        labels = self._sample(self.model.mask, replace(asked, mask=None), seed, "mask")
-        return Volume(labels.to(torch.uint8).numpy(), self._schema.reference_affine)
+        labels, left = self._sample(self.model.mask, replace(asked, mask=None), seed, "mask")
+        return Volume(labels.to(torch.uint8).numpy(), self._schema.reference_affine), left
 
-    def _sample(self, part: PartModel, condition: Condition, seed: Seed, stream: str) -> Tensor:
-        """Return decoded pixels (channel, *grid) of one sample."""
+    def _sample(self, part: PartModel, condition: Condition, seed: Seed, stream: str) -> tuple[Tensor, float | None]:
+        """Return decoded pixels (channel, *grid) of one sample, and the seam where it was made in windows."""
         grid = self._schema.grid
         latent_grid = part.codec.latent_grid(grid)
         process = part.flow.denoiser.process
@@ -127,20 +133,42 @@ class Generator:
         x = process.start((1, part.codec.channels, *latent_grid), rng)
         sampler = self.sampling.sampler or part.part.sampler
         times = process.grid(self.sampling.steps or part.part.steps, latent_grid)  # pyright: ignore[reportAttributeAccessIssue]
-        latents = sampler(self._guided(part, condition, latent_grid), times, x, rng)
-        return part.codec.decode(latents, grid=grid)[0]
+        windows = self._windows(part, latent_grid)
+        latents = sampler(self._guided(part, condition, latent_grid, windows), times, x, rng)
+        return part.codec.decode(latents, grid=grid)[0], seam(latents, windows)
 
-    def _guided(self, part: PartModel, condition: Condition, latent_grid: tuple[int, ...]) -> Guided:
+    def check_window(self) -> None:
+        """Refuse a window of other dimensions than the model. Errors: ConfigError."""
+        for part in filter(None, (self.model.image, self.model.mask)):
+            self._windows(part, part.codec.latent_grid(self._schema.grid))
+
+    def _windows(self, part: PartModel, latent_grid: tuple[int, ...]) -> list[Place]:
+        window = self.sampling.window or part.part.window or latent_grid
+        if len(window) != len(latent_grid):
+            raise ConfigError(f"window {window} has {len(window)} axes, the model's latents have {len(latent_grid)}")
+        return places(latent_grid, window)
+
+    def _guided(
+        self, part: PartModel, condition: Condition, latent_grid: tuple[int, ...], windows: list[Place]
+    ) -> Guided:
         conditioner, scales = part.flow.conditioner, self.guidance_of(part)
         prefixes = conditioner.prefixes(condition)
         levels = [scales.get(group, 1.0) for group, _ in prefixes[1:]]
-        window = Window.whole(latent_grid, spacing_mm=self._schema.spacing_mm)
-        bound = []
+
+        def bound(place: Place, drop: frozenset[str]) -> Bound:
+            window = Window.at(place, latent_grid, spacing_mm=self._schema.spacing_mm)
+            asked = replace(condition, mask=_cut(condition.mask, place, part.codec.stride))
+            return Bound(part.flow.denoiser, conditioner([asked], window=window, drop=[drop]))
+
+        whole: list[Denoise] = []
         for weight, (_, drop) in zip(prefix_weights(levels), prefixes, strict=True):
-            # a prefix of weight 0 is never evaluated, so its ports are not worth encoding
-            ports = None if weight == 0.0 else conditioner([condition], window=window, drop=[drop])
-            bound.append(Bound(part.flow.denoiser, ports))  # pyright: ignore[reportArgumentType]
-        return Guided(bound, levels)
+            if weight == 0.0:  # never evaluated, so its ports are not worth encoding
+                whole.append(Bound(part.flow.denoiser, Ports()))
+            elif len(windows) == 1:
+                whole.append(bound(windows[0], drop))
+            else:
+                whole.append(Windowed([(place, bound(place, drop)) for place in windows]))
+        return Guided(whole, levels)
 
     def guidance_of(self, part: PartModel) -> dict[str, float]:
         """Return the guidance scale of each group that is not 1."""
@@ -223,6 +251,13 @@ class Generator:
         schema = self.model.recipe.schema
         assert schema is not None, "a model folder always carries its schema"
         return schema
+
+
+def _cut(mask: Volume | None, place: Place, stride: int) -> Volume | None:
+    """Return the voxels of a mask under a window of latents; where those lie is the window's to say."""
+    if mask is None:
+        return None
+    return Volume(mask.data[(slice(None), *(slice(s.start * stride, s.stop * stride) for s in place))])
 
 
 def environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Ports: the only ways anything enters a network. Conditioning fills them, backbones read them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -51,3 +51,12 @@ class Window:
         full = torch.tensor([grid] * batch, dtype=torch.float32)
         spacing = None if spacing_mm is None else torch.tensor([spacing_mm] * batch, dtype=torch.float32)
         return cls(grid, torch.zeros(batch, len(grid)), full, spacing)
+
+    @classmethod
+    def at(
+        cls, place: tuple[slice, ...], full: tuple[int, ...], *, spacing_mm: tuple[float, ...] | None = None
+    ) -> "Window":
+        """The window at one place of a full grid."""
+        whole = cls.whole(full, spacing_mm=spacing_mm)
+        grid = tuple(part.stop - part.start for part in place)
+        return replace(whole, grid=grid, origin=torch.tensor([[float(part.start) for part in place]]))

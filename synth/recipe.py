@@ -50,7 +50,11 @@ class FlowTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One generator: codec, process, backbone, conditions, and how it samples and trains by default."""
+    """One generator: codec, process, backbone, conditions, and how it samples and trains by default.
+
+    window   latent voxels along each axis that the network sees at once when it samples, larger volumes in
+             overlapping windows; None = always the whole. For models that were trained on patches alone
+    """
 
     codec: CodecConfig = AutoencoderConfig()
     process: ProcessConfig = RectifiedFlow(prediction="clean")
@@ -60,12 +64,15 @@ class Part:
     steps: int = 8
     guidance: Mapping[str, float] = field(default_factory=dict)
     texture: bool = True
+    window: tuple[int, ...] | None = None
     codec_training: CodecTraining = CodecTraining()
     training: FlowTraining = FlowTraining()
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
+        if self.window is not None and not (self.window and min(self.window) >= 2):
+            raise ConfigError(f"window is {self.window}; give at least 2 latent voxels for each axis")
         if self.training.coupling is not None and isinstance(self.sampler, Ancestral):
             raise ConfigError("training.coupling learns a flow, which an ancestral sampler leaves; take euler or heun")
 

@@ -47,6 +47,8 @@ class Provenance:
     software: str
     condition: Mapping[str, object] = field(default_factory=dict)
     mask_provenance: "Provenance | None" = None
+    seam: float | None = None
+    """How much more latents step across the windows of overlapped denoising than elsewhere; None without windows."""
 
 
 @dataclass(frozen=True, eq=False)
