@@ -19,12 +19,32 @@ from synth.training.config import Coupling, FitConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining:
-    """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step."""
+    """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step.
+
+    adversarial    weight of a critic of patches that is trained beside the codec; images only
+    perceptual     weight of the distance in that critic's features
+    critic_from    share of the steps after which the codec hears its critic
+    """
 
     fit: FitConfig = FitConfig()
     crop: int = 48
     batch: int = 4
     pca_volumes: int = 64
+    adversarial: float = 0.0
+    perceptual: float = 0.0
+    critic_from: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("adversarial", "perceptual"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"codec_training.{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 <= self.critic_from <= 1:
+            raise ConfigError(f"codec_training.critic_from is {self.critic_from}; give a share of the steps, 0 to 1")
+
+    @property
+    def critical(self) -> bool:
+        """Whether a critic is trained beside the codec."""
+        return self.adversarial > 0 or self.perceptual > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +93,8 @@ class Part:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
         if self.window is not None and not (self.window and min(self.window) >= 2):
             raise ConfigError(f"window is {self.window}; give at least 2 latent voxels for each axis")
+        if self.codec_training.critical and not isinstance(self.codec, AutoencoderConfig):
+            raise ConfigError(f"codec_training: a critic trains an autoencoder, not {self.codec.kind}; take it out")
         if self.training.coupling is not None and isinstance(self.sampler, Ancestral):
             raise ConfigError("training.coupling learns a flow, which an ancestral sampler leaves; take euler or heun")
 

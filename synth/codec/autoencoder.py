@@ -94,14 +94,22 @@ class Autoencoder(Codec):
 
     def loss(self, pixels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Return per-sample terms: L1, finite differences at two scales (texture), and the weighted KL."""
+        return self.rendered(pixels, rng)[2]
+
+    def rendered(self, pixels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return a draw rendered, what it should be, and the terms of the loss."""
         mean = self.raw_encode(self.pad(pixels))
         rendered = self.raw_decode(self.sample(mean, rng)).float()
         target = self.pad(pixels).float()
-        return {
-            "l1": (rendered - target).abs().flatten(1).mean(dim=1),
-            "gradient": self.config.gradient * gradient_loss(rendered, target),
-            "kl": self.config.kl * self.kl(mean.float()),
-        }
+        return (
+            rendered,
+            target,
+            {
+                "l1": (rendered - target).abs().flatten(1).mean(dim=1),
+                "gradient": self.config.gradient * gradient_loss(rendered, target),
+                "kl": self.config.kl * self.kl(mean.float()),
+            },
+        )
 
     def sample(self, mean: Tensor, rng: torch.Generator) -> Tensor:
         """Return a draw of the posterior."""

@@ -1,7 +1,7 @@
 """The codec stage: train, whiten from all training latents, measure the texture left out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from synth.codec.texture import Texture
 from synth.data.prepared import Prepared, PreparedCase
 from synth.recipe import CodecTraining
 from synth.rng import numpy_rng
+from synth.training.adversary import Contest, Crops, sharpness_gap
 from synth.training.fit import Report, Task, fit
 from synth.training.preview import codec_preview
 
@@ -91,6 +92,8 @@ def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> 
 def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: Path, *, seed: int) -> Task:
     """Return the codec on random crops as the loop takes it."""
     holdout = (pixels.prepared.split("holdout") or pixels.prepared.split("train"))[:8]
+    if training.critical:
+        return _contest_task(codec, training, pixels, previews, seed=seed)
     return Task(
         name=f"{pixels.part} codec",
         module=codec,
@@ -99,6 +102,23 @@ def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: 
         validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout)),
         preview=codec_preview(codec, [pixels.tensor(case) for case in holdout[:2]], previews),
         settings={"crop": training.crop, "batch": training.batch},
+    )
+
+
+def _contest_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: Path, *, seed: int) -> Task:
+    """Return the codec against its critic as the loop takes it: the same stage, with more terms and another score."""
+    assert isinstance(codec, Autoencoder), "recipes refuse a critic for anything else"
+    contest = Contest(codec, adversarial=training.adversarial, perceptual=training.perceptual)
+    plain = codec_task(codec, replace(training, adversarial=0.0, perceptual=0.0), pixels, previews, seed=seed)
+    holdout = (pixels.prepared.split("holdout") or pixels.prepared.split("train"))[:8]
+    first = round(training.critic_from * training.fit.steps * training.fit.accumulation)
+    return replace(
+        plain,
+        module=contest,
+        loss=lambda module, batch, rng: contest.loss(batch, rng),
+        batch=lambda step: Crops(pixels.crops(training, step, seed), heard=step >= first),
+        validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout), sharp=True),
+        settings={**plain.settings, **{n: getattr(training, n) for n in ("adversarial", "perceptual", "critic_from")}},
     )
 
 
@@ -115,15 +135,23 @@ def inner_of(codec: Codec) -> Codec:
     return codec.inner if isinstance(codec, OneHot) else codec
 
 
-def codec_score(codec: Codec, volumes: Iterator[Tensor]) -> Mapping[str, float]:
-    """Return hold-out reconstruction: mean absolute error (images) or share of wrong labels (masks) as score."""
-    errors = []
+def codec_score(codec: Codec, volumes: Iterator[Tensor], *, sharp: bool = False) -> Mapping[str, float]:
+    """Return hold-out reconstruction: mean absolute error (images) or share of wrong labels (masks) as score.
+
+    sharp   add the gap in sharpness to the score: a critic makes images sharper and their error larger
+    """
+    errors, gaps = [], []
     for volume in volumes:
         pixels = codec.pad(volume[None])
         decoded = codec.raw_decode(codec.raw_encode(pixels)).float()
         wrong = (decoded != pixels).float() if isinstance(codec, OneHot) else (decoded - pixels).abs()
         errors.append(float(wrong.mean()))
-    return {"score": float(np.mean(errors))}
+        if sharp:
+            gaps.append(sharpness_gap(decoded, pixels))
+    error = float(np.mean(errors))
+    if not sharp:
+        return {"score": error}
+    return {"score": error + float(np.mean(gaps)), "error": error, "sharpness_gap": float(np.mean(gaps))}
 
 
 @torch.no_grad()
