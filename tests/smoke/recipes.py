@@ -1,10 +1,15 @@
 """For each recipe that has a page in docs/recipes: phantoms of its shape, written small, and what makes it fast."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from synth.formats.nnunet import DatasetWriter
+from synth.io import write
 from synth.simulate.phantoms import (
     CARDIAC_LABELS,
     CHEST_LABELS,
@@ -36,30 +41,55 @@ class Shape:
     spacing: tuple[float, ...]
     coarser: bool = False
     size: tuple[int, ...] = ()
-    file_ending: str = ".nii.gz"
 
     @property
     def prepare(self) -> list[str]:
         """Options of `synth prepare`."""
         size = ["--size", *map(str, self.size)] if self.size else []
-        return (["--spacing", *map(str, self.spacing)] if len(self.full) == 3 else []) + size
+        return (["--spacing", *map(str, self.spacing)] if not self.flat else []) + size
+
+    @property
+    def flat(self) -> bool:
+        """True for pictures."""
+        return len(self.full) == 2
 
     def write(self, folder: Path, count: int) -> list[Pair]:
-        """Write `count` phantoms as a dataset and return them."""
+        """Write `count` phantoms in the layout that the recipe's page shows, and return them."""
         pairs = [self.make(seed) for seed in range(count)]
-        writer = DatasetWriter(
-            folder, name=folder.name, channels=self.channels, labels=self.labels, file_ending=self.file_ending
-        )
+        if self.flat:
+            for seed, pair in enumerate(pairs):
+                write(pair.image, folder / "images" / f"case_{seed}.png")
+                write(pair.mask, folder / "masks" / f"case_{seed}.png")
+            names = {str(number): name for number, name in enumerate(self.channels)}
+            (folder / "labels.json").write_text(json.dumps({"labels": dict(self.labels), "channel_names": names}))
+            return pairs
+        writer = DatasetWriter(folder, name=folder.name, channels=self.channels, labels=self.labels)
         for seed, pair in enumerate(pairs):
             writer.add(f"case_{seed}", pair.image, pair.mask)
         writer.finish(count)
         return pairs
 
+    def mask(self, folder: Path, seed: int) -> Path:
+        """Return the file of the mask of a phantom that was written to `folder`."""
+        return folder / ("masks" if self.flat else "labelsTr") / f"case_{seed}{'.png' if self.flat else '.nii.gz'}"
+
+
+@cache
+def _brain() -> Pair:
+    return brain_two_channels(0)
+
+
+def _brain_moved(seed: int) -> Pair:
+    """One subject, moved by a voxel a seed: simulating each takes seconds."""
+    pair = _brain()
+    image, mask = (np.roll(volume.data, seed, axis=1) for volume in (pair.image, pair.mask))
+    return Pair(pair.image.replace(data=image), pair.mask.replace(data=mask))
+
 
 BRAIN_LABELS = {"csf": 1, "gm": 2, "wm": 3, "lesion": 4}
 SHAPES = {
     "mr-brain-flow-2mm": Shape(
-        make=brain_two_channels,
+        make=_brain_moved,
         channels=("T1", "FLAIR"),
         labels=BRAIN_LABELS,
         full=(96, 112, 96),
@@ -87,7 +117,6 @@ SHAPES = {
         labels=CHEST_LABELS,
         full=(256, 256),
         spacing=(5.6, 5.6),
-        file_ending=".png",
     ),
     "colour-retina-flow-256": Shape(
         make=lambda seed: retina(seed, size=64),
@@ -95,7 +124,6 @@ SHAPES = {
         labels=RETINA_LABELS,
         full=(256, 256),
         spacing=(1.0, 1.0),
-        file_ending=".png",
     ),
 }
 
