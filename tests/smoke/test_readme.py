@@ -44,11 +44,16 @@ def test_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> Non
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words) <= set(targets)
         return
+    require_options(words, capsys)
+
+
+def require_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Fail unless words[0] is a verb that has every option among the words."""
     assert words[0] in VERBS
     assert main([words[0], "--help"]) == 0
     shown = capsys.readouterr().out
     missing = [w.split("=")[0] for w in words if w.startswith("--") and w.split("=")[0] not in shown]
-    assert not missing, f"{command}: {missing} is no option of {words[0]}"
+    assert not missing, f"{' '.join(words)}: {missing} is no option of {words[0]}"
 
 
 def test_files_it_names_are_here() -> None:
