@@ -19,12 +19,16 @@ from synth.training.config import Coupling, FitConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining:
-    """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step."""
+    """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step.
+
+    tune   with `train --from`: train the model's codec on; else it is kept, unless labels of the data are new to it
+    """
 
     fit: FitConfig = FitConfig()
     crop: int = 48
     batch: int = 4
     pca_volumes: int = 64
+    tune: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
