@@ -36,7 +36,7 @@ class Evaluate:
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge
-        from pipelines.bench import class_attribute, find_bench
+        from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
         from synth.data.seen import require_trained_on
@@ -85,7 +85,7 @@ class Evaluate:
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
         from evaluation.judge import Bench
         from evaluation.segmenter import save_judge
-        from pipelines.bench import bench_of, train_bench
+        from pipelines.judges import bench_of, train_bench
         from pipelines.progress import progress
         from synth.errors import DataError
 
