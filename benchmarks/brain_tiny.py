@@ -28,7 +28,7 @@ from benchmarks.brain_samples import LABELS, Ask, Made, Volumes, make, start
 from evaluation.features import features
 from evaluation.functional import dice, frechet_distance, radial_power_spectrum, texture_deviation
 from evaluation.segmenter import Segmenter
-from pipelines.bench import find_bench
+from pipelines.judges import find_bench
 from synth.codec.config import PatchPCAConfig
 from synth.codec.patch_pca import PatchPCA
 from synth.data.prepared import Prepared, PreparedCase

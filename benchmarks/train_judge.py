@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from evaluation.segmenter import save_judge
-from pipelines.bench import train_bench
+from pipelines.judges import train_bench
 from synth.data.prepared import Prepared
 
 STEPS = 2400

@@ -1,98 +1,268 @@
-"""The judge's segmenter: the shipped one that fits, a folder, or one trained here on real training volumes only."""
+"""synth bench: how fast a model makes pairs on this machine, where the time goes, and what memory it takes."""
 
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 if TYPE_CHECKING:
-    from evaluation.judge import Bench
-    from evaluation.segmenter import Segmenter
-    from synth.data.prepared import Prepared
-    from synth.data.schema import Schema
+    from synth.generator import Generator
+    from synth.sample import Condition, Sample
 
-LEAST_TRAIN, LEAST_HELD = 3, 2
+PAIRS_A_WORKER = 3
+REST = "rest"
 
 
-def find_bench(judge: str | None, schema: "Schema") -> "Bench":
-    """Return the bench of the folder `judge`, or of the shipped judge whose labels, channels and dimensions fit.
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time MODEL making image-mask pairs as `synth generate` makes them; nothing is written.
 
-    Errors: CheckpointError for a damaged folder, ConfigError where the named one does not fit.
+    Every process makes one pair first that does not count.
     """
-    from evaluation.judge import Bench
-    from evaluation.segmenter import load_judge
-    from synth.errors import ConfigError
 
-    if judge is not None:
-        folders = [Path(judge)]
-    else:
-        spec = find_spec("evaluation")
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        folders = [path.parent for place in places for path in sorted(Path(place).glob("assets/*/judge.json"))]
-    wanted = ([label.name for label in schema.labels], len(schema.channels), len(schema.grid))
-    for folder in folders:
-        model, facts = load_judge(folder)
-        if (list(model.config.labels), model.config.channels, model.config.spatial_dims) == wanted:
-            return bench_of(model, facts)
-        if judge is not None:
-            raise ConfigError(
-                f"judge {judge} knows {list(model.config.labels)} in {model.config.channels} channels, "
-                f"{model.config.spatial_dims}D; the data has {wanted[0]} in {wanted[1]}, {wanted[2]}D; give another"
-            )
-    return Bench(why_not="no shipped judge knows these labels; give --judge FOLDER")
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A model folder, or the name of a bundled model."""
+    count: int | None = None
+    """Pairs to time in all; 3 a process otherwise."""
+    steps: int | None = None
+    """Sampling steps; the model's own otherwise."""
+    workers: int = 0
+    """Processes of one thread each; 0 = one a core."""
+    seed: int = 0
+    """Seed of the pairs."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Time, then print."""
+        import json
+        import sys
+
+        from pipelines.generate import LARGEST_STEPS
+        from pipelines.progress import progress
+        from pipelines.workers import cores
+        from synth.errors import ConfigError
+
+        if self.steps is not None and self.steps > LARGEST_STEPS:
+            raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
+        workers = min(self.workers or cores(), self.count or sys.maxsize)
+        count = self.count or PAIRS_A_WORKER * workers
+        job = Job(self.model, self.seed, self.steps)
+        first = Timed(job)  # here too where others work: a model that cannot be read is told before they begin
+        rows: list[Row] = []
+        with progress("pairs", count) as bar:
+            for row in _run(job, first, count, workers):
+                rows.append(row)
+                bar.advance()
+        facts = {**first.facts(), **figures(rows, workers)}
+        print(json.dumps(facts, indent=1) if self.json else table(facts))
+        return 0
 
 
-def bench_of(model: "Segmenter", facts: dict[str, object]) -> "Bench":
-    """Return the bench of a segmenter and the facts it was saved with."""
-    from evaluation.judge import Bench
+@dataclass(frozen=True)
+class Job:
+    """What one process needs to make any pair; plain values only."""
 
-    scores = facts["held_out_dice"]
-    assert isinstance(scores, dict)
-    return Bench(model, {str(name): float(score) for name, score in scores.items()})
-
-
-def class_attribute(schema: "Schema") -> str:
-    """Return the categorical attribute that a judge learns to recognise: the first of two levels or more, or none."""
-    return next((a.name for a in schema.attributes if a.kind == "categorical" and len(a.levels) > 1), "")
+    model: str
+    seed: int
+    steps: int | None
 
 
-def train_bench(
-    prepared: "Prepared", *, steps: int, seed: int = 0, report: Callable[[int, int, float], None] | None = None
-) -> "tuple[Segmenter, dict[str, object]]":
-    """Return a segmenter trained on the training patients, and its facts: Dice on hold-out and test patients.
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One pair as it was timed: begin and end on the machine's clock, seconds and calls by stage, memory so far."""
 
-    Errors: DataError where there are too few cases to train or to score it.
-    """
-    from evaluation.segmenter import Example, SegmenterConfig, score_by_label, train_segmenter
-    from synth.errors import DataError
+    began: float
+    ended: float
+    seconds: dict[str, float]
+    calls: dict[str, int]
+    peak: int
+    process: int
 
-    schema, attribute = prepared.schema, class_attribute(prepared.schema)
-    train = prepared.split("train")
-    held = prepared.held_out
-    if len(train) < LEAST_TRAIN or len(held) < LEAST_HELD:
-        raise DataError(
-            f"{len(train)} training and {len(held)} held-out cases; a judge needs {LEAST_TRAIN} and {LEAST_HELD}"
-        )
-    levels = next((a.levels for a in schema.attributes if a.name == attribute), ())
-    complete = all(attribute in case.attributes for case in (*train, *held))
-    config = SegmenterConfig(
-        channels=len(schema.channels),
-        labels=tuple(label.name for label in schema.labels),
-        attribute=attribute if complete else "",
-        classes=levels if complete else (),
-        spatial_dims=len(schema.grid),
-    )
-    examples = [
-        [Example(prepared.image(c), prepared.mask(c), str(c.attributes.get(config.attribute, ""))) for c in cases]
-        for cases in (train, held)
-    ]
-    model = train_segmenter(config, examples[0], steps=steps, seed=seed, report=report)
-    scores, recognised = score_by_label(model, examples[1])
-    facts: dict[str, object] = {
-        "held_out_dice": scores,
-        "held_out_class_accuracy": recognised,
-        "held_out_n": len(held),
-        "trained_n": len(train),
-        "population": schema.population,
+
+@dataclass(eq=False)
+class Stopwatch:
+    """Seconds and calls by stage; `settle` waits for a device that works on after a call has returned."""
+
+    settle: Callable[[], object]
+    seconds: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def timing(self, stage: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `act`, its calls timed as `stage`."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self.settle()
+            started = time.perf_counter()
+            out = act(*arguments, **options)
+            self.settle()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+            self.calls[stage] = self.calls.get(stage, 0) + 1
+            return out
+
+        return timed
+
+
+class Watched:
+    """An object one of whose methods is timed; all else is the object's own."""
+
+    def __init__(self, target: object, method: str, timed: Callable[..., Any]) -> None:
+        self._target, self._method, self._timed = target, method, timed
+
+    def __getattr__(self, name: str) -> Any:
+        return self._timed if name == self._method else getattr(self._target, name)
+
+
+def watched(generator: "Generator", watch: Stopwatch) -> "Generator":
+    """Return the generator with denoisers, decoders and texture timed; what it makes is the same."""
+
+    def part(name: str, own: Any) -> Any:
+        denoiser = own.flow.denoiser
+        denoiser.forward = watch.timing(f"{name} denoiser", denoiser.forward)
+        codec = Watched(own.codec, "decode", watch.timing(f"{name} decode", own.codec.decode))
+        texture = own.texture and Watched(own.texture, "finish", watch.timing("texture", own.texture.finish))
+        return replace(own, codec=codec, texture=texture)
+
+    model = generator.model
+    mask = None if model.mask is None else part("mask", model.mask)
+    return replace(generator, model=replace(model, image=part("image", model.image), mask=mask))
+
+
+class Timed:
+    """Makes and times pairs of a job with one thread, as a worker of `synth generate` makes them."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from synth.generator import Sampling, load
+
+        torch.set_num_threads(1)
+        self.job = job
+        plain = load(job.model).with_sampling(Sampling(steps=job.steps))
+        self.device = next(plain.model.image.flow.parameters()).device
+        self.watch = Stopwatch(torch.cuda.synchronize if self.device.type == "cuda" else lambda: None)
+        self.generator = watched(plain, self.watch)
+
+    def ask(self) -> "Condition":
+        """Return what is asked for: nothing, and an empty mask of a model that makes none."""
+        import numpy as np
+
+        from synth.sample import Condition
+        from synth.volume import Volume
+
+        model = self.generator.model
+        schema = model.recipe.schema
+        assert schema is not None
+        if model.mask is not None or not model.image.part.conditioning.labels:
+            return Condition()
+        return Condition(mask=Volume(np.zeros((1, *schema.grid), dtype=np.uint8), schema.reference_affine))
+
+    def sample(self, index: int) -> "Sample":
+        """Return pair number `index`."""
+        from synth.generator import Seed
+
+        return next(self.generator.generate([self.ask()], seeds=[Seed(self.job.seed, index)]))
+
+    def row(self, index: int) -> Row:
+        """Make pair number `index` and return its times."""
+        import os
+
+        from synth.training.timing import peak_bytes
+
+        self.watch.seconds, self.watch.calls = {}, {}
+        began = time.monotonic()
+        self.sample(index)
+        ended = time.monotonic()
+        seconds = {**self.watch.seconds, REST: ended - began - sum(self.watch.seconds.values())}
+        peak = peak_bytes(self.device)
+        return Row(began=began, ended=ended, seconds=seconds, calls=self.watch.calls, peak=peak, process=os.getpid())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the figures are of."""
+        from synth.generator import environment
+
+        model, here = self.generator.model, environment()
+        parts = {name: self.job.steps or part.part.steps for name, part in model.parts().items()}
+        return {
+            "model": model.recipe.name,
+            "sha256": model.sha256,
+            "device": str(self.device),
+            "cpu": here["cpu"],
+            "torch": here["torch"],
+            "steps": parts,
+        }
+
+
+def figures(rows: list[Row], workers: int) -> dict[str, Any]:
+    """Return the figures of timed pairs: pairs a second of all processes, the rest of one pair in one process."""
+    from statistics import mean, median
+
+    whole = max(row.ended for row in rows) - min(row.began for row in rows)
+    one = mean(row.ended - row.began for row in rows)
+    peaks: dict[int, int] = {}
+    for row in rows:
+        peaks[row.process] = max(row.peak, peaks.get(row.process, 0))
+    stages: dict[str, Any] = {}
+    for stage in rows[0].seconds:
+        seconds = mean(row.seconds[stage] for row in rows)
+        stages[stage] = {"seconds": seconds, "share": seconds / one, "calls": rows[0].calls.get(stage, 0)}
+    return {
+        "workers": workers,
+        "threads_a_worker": 1,
+        "pairs": len(rows),
+        "pairs_a_second": len(rows) / whole,
+        "seconds_a_pair": median(row.ended - row.began for row in rows),
+        "peak_gb_a_worker": max(peaks.values()) / 1e9,
+        "peak_gb": sum(peaks.values()) / 1e9,
+        "stages": stages,
     }
-    return model, facts
+
+
+def table(facts: dict[str, Any]) -> str:
+    """Return the facts for people."""
+    steps = " and ".join(f"{count} {name}" for name, count in facts["steps"].items())
+    many = "es" if facts["workers"] > 1 else ""
+    lines = [
+        f"{facts['model']} on {facts['device']} ({facts['cpu']}, torch {facts['torch']}), {steps} steps",
+        f"{facts['workers']} process{many} of one thread, {facts['pairs']} pairs",
+        f"  pairs a second   {facts['pairs_a_second']:8.3f}",
+        f"  seconds a pair   {facts['seconds_a_pair']:8.3f}  in one process, median",
+        f"  peak memory, GB  {facts['peak_gb_a_worker']:8.2f}  of one process; {facts['peak_gb']:.2f} in all",
+        "  of a pair, seconds",
+    ]
+    for stage, figure in facts["stages"].items():
+        calls = f"{figure['calls']} calls" if figure["calls"] > 1 else ""
+        lines.append(f"    {stage:<15}{figure['seconds']:8.3f} {100 * figure['share']:3.0f} %  {calls}".rstrip())
+    return "\n".join(lines)
+
+
+_timed: list[Timed] = []
+
+
+def _start(job: tuple[Job, Any]) -> None:
+    """Begin a worker: it is ready once it has made a pair, and waits until all are."""
+    made = Timed(job[0])
+    made.sample(0)
+    _timed.append(made)
+    job[1].wait()
+
+
+def _make(index: int) -> Row:
+    return _timed[0].row(index)
+
+
+def _run(job: Job, first: Timed, count: int, workers: int) -> Iterator[Row]:
+    """Yield the times of each pair; one worker stays in this process."""
+    from pipelines.workers import run_all
+
+    if workers > 1:
+        import multiprocessing
+
+        together = multiprocessing.get_context("spawn").Barrier(workers)
+        yield from run_all(_make, range(count), workers=workers, start=_start, job=(job, together))
+        return
+    first.sample(0)
+    for index in range(count):
+        yield first.row(index)

@@ -36,7 +36,7 @@ class Evaluate:
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge
-        from pipelines.bench import class_attribute, find_bench
+        from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
         from synth.data.seen import require_trained_on
@@ -69,7 +69,7 @@ class Evaluate:
                 seed=self.seed,
                 progress=lambda _: bar.advance(),
             )
-        _say_whose(report, prepared, known=seen is not None)
+        _say_whose(report, prepared, seen)
         report.judged = digests(self.synthetic)
         report.write(self.out)
         for note in report.notes:
@@ -85,7 +85,7 @@ class Evaluate:
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
         from evaluation.judge import Bench
         from evaluation.segmenter import save_judge
-        from pipelines.bench import bench_of, train_bench
+        from pipelines.judges import bench_of, train_bench
         from pipelines.progress import progress
         from synth.errors import DataError
 
@@ -133,15 +133,18 @@ def manifest_rows(folder: Path) -> "list[dict[str, Any]]":
     return rows
 
 
-def _say_whose(report: "Report", prepared: "Prepared", *, known: bool) -> None:
+def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None") -> None:
     """Say in the report what its figures rest on: whose the cases are, and whom the model saw."""
     report.patients_assumed = prepared.patients_assumed
     if prepared.fold is not None:
         report.notes.append(f"judged on fold {prepared.fold}: the validation patients count as held out")
     if prepared.patients_assumed:
         report.notes.append("each case was taken as its own patient: assumed, nothing said whose the cases are")
-    if not known:
+    if seen is None:
         report.notes.append("whom the model was trained on is not recorded with the set: judged as claimed")
+    elif seen.source is not None or seen.gap:
+        whom = "does not record whom it saw" if seen.gap else "saw others"
+        report.notes.append(f"fine-tuned from a model that {whom}: of those nothing here tells how private they stay")
     if len({case.patient for case in prepared.cases}) == 1:
         reason = "one patient only: nothing can be held apart; add patients, three at least"
         for name in [*report.metrics, *report.not_computed]:
@@ -166,17 +169,13 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
     from synth.data.reading import read_image, read_mask
     from synth.errors import DataError
     from synth.formats import read as read_dataset
+    from synth.formats.cases import values_of
 
     dataset = read_dataset(folder)
     rows = manifest_rows(folder)
     asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
     names = [label.name for label in schema.labels]
-    for label in dataset.labels:
-        if label.name not in names:
-            raise DataError(
-                f"{folder}: label {label.name!r} is not one of the real data's ({', '.join(names)}); "
-                "judge like with like"
-            )
+    strange = {label.value: label.name for label in dataset.labels if label.name not in names}
     out = []
     for case in dataset.cases:
         if case.mask is None:
@@ -192,7 +191,14 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
                 f"{folder}: case {case.id} is {native.spatial_dims}D, the real data {len(schema.grid)}D; "
                 "judge like with like"
             )
-        image, labels, _ = working_pair(native, read_mask(case, dataset, native), schema)
+        mask = read_mask(case, dataset, native)
+        # a fine-tuned model knows labels that its new data lacks, and may make none of them
+        for value in strange.keys() & set(values_of(mask.data)) if strange else ():
+            raise DataError(
+                f"{folder}: label {strange[value]!r} of case {case.id} is not one of the real data's "
+                f"({', '.join(names)}); judge like with like"
+            )
+        image, labels, _ = working_pair(native, mask, schema)
         out.append(Judged(case.id, image, labels, asked.get(case.id, "")))
     return out
 

@@ -85,7 +85,7 @@ def _model(folder: Path) -> dict[str, object]:
         "labels": {label.name: label.value for label in schema.labels},
         "attributes": {a.name: list(a.levels) if a.levels else [a.low, a.high] for a in schema.attributes},
         "makes its own masks": model.mask is not None,
-        "trained on": "not recorded" if model.seen is None else f"{len(model.seen.training)} cases (salted hashes)",
+        "trained on": "not recorded" if model.seen is None else model.seen.words(),
         "fold": None if model.seen is None else model.seen.fold,
         "default steps": model.recipe.image.steps,
         "parameters": sum(t.numel() for part in model.parts().values() for t in part.tensors().values()),

@@ -18,9 +18,9 @@ class Quickstart:
     def run(self) -> int:
         """Generate, then judge."""
         from evaluation.judge import judge
-        from pipelines.bench import class_attribute, find_bench
         from pipelines.evaluate import digests, synthetic_set
         from pipelines.generate import Generate
+        from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.generator import load
 

@@ -21,6 +21,9 @@ def validation_of(data: Path | None, seen: "Seen | None", model: str) -> tuple[s
 
     if seen is None:
         print(f"{model} does not record whom it was trained on: taken as no patient of --data", file=sys.stderr)
+    elif seen.gap:
+        told = f"{model} was fine-tuned from {seen.gap}, which does not record whom it was trained on"
+        print(f"{told}: taken as no patient of --data", file=sys.stderr)
     return tuple(case.case for case in unseen_cases(Prepared.load(data), seen))
 
 

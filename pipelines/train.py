@@ -8,10 +8,11 @@ import tyro
 
 if TYPE_CHECKING:
     from synth.data.prepared import Prepared
+    from synth.model import Model
     from synth.recipe import Recipe
     from synth.training.plan import Estimate
 
-AUTO = "auto"
+AUTO, SAME = "auto", "same"
 DEFAULT_BUDGET = "2h"
 
 
@@ -19,17 +20,23 @@ DEFAULT_BUDGET = "2h"
 class Train:
     """Train codec, mask generator and image generator of CONFIG on prepared data; RUN/model is what to load.
 
-    The same command again goes on from the last checkpoint.
+    The same command again goes on from the last checkpoint. With --from, training starts from a model that is there:
+    its networks stay as they are, its labels, attributes and words keep their meaning, those that are new to it are
+    added by name. Its codecs are kept, but for labels that are new or where the recipe says codec_training.tune.
     """
 
     config: Annotated[str, tyro.conf.Positional]
-    """A recipe: a YAML file, the name of one that ships with the package, or `auto`: planned from the data."""
+    """A recipe: a YAML file, the name of one that ships with the package, or `auto`: planned from the data.
+
+    With --from, its networks must be the model's; `auto` takes them from there, `same` takes its whole recipe."""
     data: Path
     """A folder that `synth prepare` wrote."""
     out: Path
     """Folder of the run."""
     fold: int | None = None
     """Train on this fold's training patients (prepare --folds): its validation patients are never read."""
+    source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL")] = None
+    """Fine-tune this model: a model folder, a run, or the name of a bundled model."""
     budget: str | None = None
     """With `auto`: the time to fill, such as 20m or 2h (the default)."""
     dry_run: bool = False
@@ -50,17 +57,29 @@ class Train:
             prepared = prepared.at_fold(self.fold)
         elif prepared.folds:
             print(f"{self.data} has {len(prepared.folds)} folds; without --fold no patient is kept for validation")
-        recipe, estimate = self._recipe(prepared)
+        source = self._source()
+        recipe, estimate = self._recipe(prepared, source)
         if self.dry_run:
-            _tell(estimate or _measured(recipe, prepared))
+            _tell(estimate or _measured(recipe, prepared, source))
             return 0
         started = time.monotonic()
         with _Bars() as bars:
-            folder = Experiment(recipe, prepared, self.out, bars.stage, print).run()
+            folder = Experiment(recipe, prepared, self.out, bars.stage, print, source).run()
         print(f"model in {folder} after {in_words(time.monotonic() - started)}")
         return 0
 
-    def _recipe(self, prepared: "Prepared") -> "tuple[Recipe, Estimate | None]":
+    def _source(self) -> "Model | None":
+        """Return the model to start from, and say where it does not tell whom it saw."""
+        if self.source is None:
+            return None
+        from synth.generator import load
+
+        model = load(self.source).model
+        if model.seen is None:
+            print(f"{self.source} does not record whom it was trained on; what is fine-tuned from it says so")
+        return model
+
+    def _recipe(self, prepared: "Prepared", source: "Model | None") -> "tuple[Recipe, Estimate | None]":
         """Return the recipe, and with `auto` what it will take; a run once planned keeps its plan."""
         from pipelines.configs import config_path
         from synth import config
@@ -70,16 +89,24 @@ class Train:
         if self.config != AUTO:
             if self.budget is not None:
                 raise ConfigError("--budget belongs to `synth train auto`; a recipe says its own steps")
-            return config.load(Recipe, config_path(self.config), overrides=self.set), None
-        return self._planned(prepared)
+            if self.config == SAME:
+                from synth.training.finetune import continued
+                from synth.training.plan import at_grid
 
-    def _planned(self, prepared: "Prepared") -> "tuple[Recipe, Estimate | None]":
+                if source is None:
+                    raise ConfigError("`same` is the recipe of the model to start from; give --from MODEL")
+                same = at_grid(continued(source.recipe), prepared.schema)
+                return config.load(Recipe, config.dump(same), overrides=self.set), None
+            return config.load(Recipe, config_path(self.config), overrides=self.set), None
+        return self._planned(prepared, source)
+
+    def _planned(self, prepared: "Prepared", source: "Model | None") -> "tuple[Recipe, Estimate | None]":
         from pipelines.machine import seconds
         from synth import config
         from synth.errors import ConfigError
         from synth.io import write_bytes
         from synth.recipe import Recipe
-        from synth.training.plan import design, schedule
+        from synth.training.plan import design, redesign, schedule
 
         path = self.out / "plan.yaml"
         if path.is_file() and not self.dry_run:
@@ -90,8 +117,9 @@ class Train:
             print(f"going on with {path}")
             return config.load(Recipe, path), None
         budget = seconds(self.budget or DEFAULT_BUDGET, "--budget")
-        recipe = config.load(Recipe, config.dump(design(prepared.schema)), overrides=self.set)
-        recipe, estimate = schedule(recipe, _measured(recipe, prepared), budget_s=budget)
+        first = design(prepared.schema) if source is None else redesign(source.recipe, prepared.schema)
+        recipe = config.load(Recipe, config.dump(first), overrides=self.set)
+        recipe, estimate = schedule(recipe, _measured(recipe, prepared, source), budget_s=budget)
         if not self.dry_run:
             _tell(estimate)
             self.out.mkdir(parents=True, exist_ok=True)
@@ -99,13 +127,13 @@ class Train:
         return recipe, estimate
 
 
-def _measured(recipe: "Recipe", prepared: "Prepared") -> "Estimate":
+def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None") -> "Estimate":
     """Return what the recipe costs here, a bar meanwhile."""
     from pipelines.progress import progress
     from synth.training.plan import measure
 
     with progress("timing stages", 4 if recipe.mask is not None else 2) as bar:
-        return measure(recipe, prepared, report=lambda stage: bar.advance(note=stage))
+        return measure(recipe, prepared, report=lambda stage: bar.advance(note=stage), source=source)
 
 
 def _tell(estimate: "Estimate") -> None:

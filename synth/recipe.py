@@ -24,12 +24,14 @@ class CodecTraining:
     adversarial    weight of a critic of patches that is trained beside the codec; images only
     perceptual     weight of the distance in that critic's features
     critic_from    share of the steps after which the codec hears its critic
+    tune           with `train --from`: train the model's codec on; else it is kept, unless labels of the data are new
     """
 
     fit: FitConfig = FitConfig()
     crop: int = 48
     batch: int = 4
     pca_volumes: int = 64
+    tune: bool = False
     adversarial: float = 0.0
     perceptual: float = 0.0
     critic_from: float = 0.5

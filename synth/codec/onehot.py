@@ -78,12 +78,36 @@ class OneHot(Codec):
             "kl": self.inner.config.kl * self.inner.kl(mean.float()),
         }
 
+    @torch.no_grad()
+    def start_from(self, other: "OneHot") -> None:
+        """Take up the weights of a codec of the first labels; further ones are encoded as background.
+
+        Decoded they score below the background by a little that training can make up: what other labels encode and
+        decode to stays the same. Only an autoencoder inside has room for further labels.
+        """
+        known, extra = other.inner.state_dict(), self.labels - other.labels
+        for name, tensor in self.inner.state_dict().items():
+            old = known[name]
+            axis = next((a for a, (n, m) in enumerate(zip(tensor.shape, old.shape)) if n != m), None)
+            if axis is not None:  # channels of pixels are labels, each with all cells of a block
+                background = old.narrow(axis, 0, old.shape[axis] // other.labels)
+                if name == "expand.bias":
+                    background = background - _BELOW * other.scale[0]
+                old = torch.cat([old, *[background] * extra], dim=axis)
+            tensor.copy_(old)
+        self.scale.copy_(torch.cat([other.scale, other.scale[:1].expand(extra)]))
+        self.latent_mean.copy_(other.latent_mean)
+        self.latent_std.copy_(other.latent_std)
+
     def _by_channel(self) -> Tensor:
         return self.scale.reshape(1, -1, *([1] * self.spatial_dims))
 
 
 SHARPNESS = 8.0
 """One-hot targets start at scores 0 and 1; times this they are confident probabilities."""
+
+_BELOW = 0.5
+"""How much less a new label scores than the background at first: a hundredth of its probability, once sharpened."""
 
 _RAREST = 1e-5
 """Variance below which a label counts as this rare; one that is in no map must not blow up."""

@@ -91,6 +91,19 @@ class Conditioner(nn.Module):
             (group, everything - frozenset(asked[: number + 1])) for number, group in enumerate(asked)
         ]
 
+    def start_from(self, other: "Conditioner") -> None:
+        """Take up the weights of a conditioner of the same ports that knows the first of each kind of name.
+
+        Labels, attributes, levels and words that it does not know start as if they had not been said, so that every
+        ask gives the ports that its known names gave.
+        """
+        for name, encoder in self.named_children():
+            known = getattr(other, name)
+            if isinstance(encoder, (MaskEncoder, AttributeEncoder, TextEncoder)):
+                encoder.start_from(known)
+            else:
+                encoder.load_state_dict(known.state_dict())
+
     def _labels(self, condition: Condition) -> Tensor:
         assert condition.mask is not None
         return torch.from_numpy(np.ascontiguousarray(condition.mask.data[0]))

@@ -19,6 +19,8 @@ class ConditioningConfig:
 
     labels            label values of the mask including background; 0 = no mask port
     stride            mask voxels per latent voxel along each axis
+    attributes        as the network reads them: a number's low and high become -1 and 1 (what may be asked of it is the
+                      schema's to say, and wider where a model was fine-tuned on more)
     vocabulary        words the text encoder knows; empty = no text
     drop              share of samples trained on a shorter prefix of the groups
     drop_each         share in which each single group is left out, on top

@@ -1,4 +1,8 @@
-"""One encoder for each kind of condition; each owns its learned null."""
+"""One encoder for each kind of condition; each owns its learned null.
+
+Where an encoder knows more names than one it starts from, the old ones come first in both and mean what they meant,
+and each new name starts as if it had not been said.
+"""
 
 import math
 from collections.abc import Sequence
@@ -38,6 +42,15 @@ class MaskEncoder(nn.Module):
         hot = functional.one_hot(cells, self.labels).to(self.null.dtype).flatten(self.dims)
         embedded = functional.silu(self.project(hot))
         return embedded.permute(self.dims, *range(self.dims))
+
+    @torch.no_grad()
+    def start_from(self, other: "MaskEncoder") -> None:
+        """Take up an encoder of the first labels; further ones read as background."""
+        old = other.project.weight.unflatten(1, (-1, other.labels))
+        background = old[..., :1].expand(-1, -1, self.labels - other.labels)
+        self.project.weight.copy_(torch.cat([old, background], dim=2).flatten(1))
+        self.project.bias.copy_(other.project.bias)
+        self.null.copy_(other.null)
 
 
 class AttributeEncoder(nn.Module):
@@ -82,6 +95,22 @@ class AttributeEncoder(nn.Module):
         features = torch.tensor([unit, *waves], dtype=torch.float32, device=self.nulls[key].device)
         return self.numbers[key](features)
 
+    @torch.no_grad()
+    def start_from(self, other: "AttributeEncoder") -> None:
+        """Take up an encoder of the first attributes and levels; further levels read as null, attributes as 0."""
+        own, known = self.state_dict(), other.state_dict()
+        for name, tensor in own.items():
+            kind, key = name.split(".")[:2]
+            if name not in known:
+                # an attribute's vectors are added up, so those of a new one must be nothing at first
+                if kind != "numbers" or name.startswith(f"numbers.{key}.2."):
+                    tensor.zero_()
+                continue
+            old = known[name]
+            if kind == "tables":
+                old = torch.cat([old, known[f"nulls.{key}"].expand(len(tensor) - len(old), -1)])
+            tensor.copy_(old)
+
 
 class TextEncoder(nn.Module):
     """Sentences -> tokens (batch, length, width) with their mask, and a pooled (batch, width).
@@ -118,6 +147,14 @@ class TextEncoder(nn.Module):
         tokens = self.layer(padded, src_key_padding_mask=~mask)
         weight = mask[..., None].to(tokens.dtype)
         return tokens, mask, (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+    @torch.no_grad()
+    def start_from(self, other: "TextEncoder") -> None:
+        """Take up an encoder of the first words; further ones read as unknown."""
+        known = other.state_dict()
+        unknown = known["table.weight"][:1].expand(len(self.table.weight) - len(other.table.weight), -1)
+        known["table.weight"] = torch.cat([known["table.weight"], unknown])
+        self.load_state_dict(known)
 
 
 def pad_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

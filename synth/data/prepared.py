@@ -73,6 +73,7 @@ class Prepared:
     cases              with the attributes that the training patients had, and the side on which each lies
     rows               as they stand in cases.jsonl
     patients_assumed   each case was taken as its own patient; None: an older folder, which does not say
+    numbering          what masks/ calls 0..K in the numbers of schema.labels; empty where those are the same
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class Prepared:
     folds: tuple[Fold, ...] = ()
     fold: int | None = None
     patients_assumed: bool | None = None
+    numbering: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path) -> "Prepared":
@@ -135,6 +137,20 @@ class Prepared:
         schema = learned(self.schema, self.stored, rows)
         return replace(self, schema=schema, cases=_as_trained(schema, rows), fold=number)
 
+    def read_as(self, schema: Schema) -> "Prepared":
+        """Return the folder in the terms of a schema that knows all its labels: numbered by name, windows as there.
+
+        Errors: ConfigError where a label is not in `schema`.
+        """
+        assert not self.numbering, "a folder is read in other terms once"
+        names = [label.name for label in schema.labels]
+        for label in self.schema.labels:
+            if label.name not in names:
+                raise ConfigError(f"label {label.name!r} of {self.folder} is unknown; {nearest(label.name, names)}")
+        numbering = (0, *(names.index(label.name) + 1 for label in self.schema.labels))
+        same = numbering == tuple(range(len(numbering)))
+        return replace(self, schema=schema, numbering=() if same else numbering)
+
     def case(self, name: str) -> PreparedCase:
         """Return the case called `name`; DataError with the nearest name otherwise."""
         for case in self.cases:
@@ -167,7 +183,8 @@ class Prepared:
 
     def mask(self, case: PreparedCase) -> np.ndarray:
         """Return labels (*grid) uint8, 0..K."""
-        return self._array("masks", case.case)
+        labels = self._array("masks", case.case)
+        return np.array(self.numbering, dtype=np.uint8)[labels] if self.numbering else labels
 
     def truth(self, case: PreparedCase) -> np.ndarray | None:
         """Return the mapped noise-free voxels, or None where the source has none."""
@@ -177,7 +194,7 @@ class Prepared:
         """Return what tells the case from others by its voxels; of its working arrays where the row has none."""
         if case.digest:
             return case.digest
-        return voxel_digest(self._array("images", case.case), self.mask(case))
+        return voxel_digest(self._array("images", case.case), self._array("masks", case.case))
 
     @cached_property
     def _rewindowed(self) -> tuple[tuple[Window, IntensityMap] | None, ...]:

@@ -1,14 +1,16 @@
 """Which patients a model saw, told without naming them: what lets others check that they judge it on unseen ones.
 
 A case is known by its voxels, not by its name: names are few and can be tried out, voxels only who holds them
-can hash. So the list tells nothing to others, and finds a case again under another name or working grid.
+can hash. So the list tells nothing to others, and finds a case again under another name or working grid. A model that
+was fine-tuned saw whom its source saw, too.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from synth.data.prepared import Prepared, PreparedCase
 from synth.errors import DataError
@@ -21,6 +23,8 @@ class Seen:
     """Salted hashes of the cases that trained a model and that chose its checkpoint, and the fold it is of.
 
     hash = sha256(salt + the case's digest)      model: sha256 of the model, once it is written
+    source       what the model saw that this one was fine-tuned from; None where there is none, or it is not recorded
+    unrecorded   name of the model that this one was fine-tuned from, where that does not say whom it saw
     """
 
     salt: str
@@ -28,6 +32,8 @@ class Seen:
     holdout: tuple[str, ...] = ()
     fold: int | None = None
     model: str = ""
+    source: "Seen | None" = None
+    unrecorded: str = ""
 
     @classmethod
     def of(cls, prepared: Prepared, *, seed: int) -> "Seen":
@@ -36,20 +42,46 @@ class Seen:
         salt = hashlib.sha256(f"{seed} {prepared.fold} {sorted(training)} {sorted(holdout)}".encode()).hexdigest()[:32]
         return cls(salt=salt, training=_hashed(salt, training), holdout=_hashed(salt, holdout), fold=prepared.fold)
 
+    @property
+    def line(self) -> tuple["Seen", ...]:
+        """This and what was seen before: of its source, of the source of that, and so on."""
+        return (self,) if self.source is None else (self, *self.source.line)
+
+    @property
+    def gap(self) -> str:
+        """Name of the model in the line that does not say whom it saw; empty where every one does."""
+        return self.line[-1].unrecorded
+
     def has(self, digest: str) -> bool:
-        """True where the case of this digest trained the model or chose its checkpoint."""
-        (known,) = _hashed(self.salt, [digest])
-        return known in self.training or known in self.holdout
+        """True where the case of this digest trained the model or its sources, or chose their checkpoints."""
+        for one in self.line:
+            (known,) = _hashed(one.salt, [digest])
+            if known in one.training or known in one.holdout:
+                return True
+        return False
+
+    def after(self, source: "Seen | None", name: str) -> "Seen":
+        """Return this as of a model fine-tuned from the one called `name`, which saw `source` (None: does not say)."""
+        return replace(self, source=source, unrecorded="" if source is not None else name)
 
     def of_model(self, sha256: str) -> "Seen":
         """Return this, told of the model with this sha256."""
         return replace(self, model=sha256)
 
+    def words(self) -> str:
+        """Return how many cases trained the model, and which others it knows of.
+
+        >>> Seen(salt="s", training=("a", "b")).after(None, "brain-tiny").words()
+        '2 cases (salted hashes); fine-tuned from brain-tiny, whose cases are not recorded'
+        """
+        told = f"{len(self.training)} cases (salted hashes)"
+        for one in self.line[1:]:
+            told += f"; fine-tuned from a model of {len(one.training)} cases"
+        return told + (f"; fine-tuned from {self.gap}, whose cases are not recorded" if self.gap else "")
+
     def dump(self) -> bytes:
         """Return the content of patients.json; equal values give equal bytes."""
-        fields = {"fold": self.fold, "model": self.model, "salt": self.salt}
-        lists = {"holdout": list(self.holdout), "training": list(self.training)}
-        return (json.dumps({**fields, **lists}, sort_keys=True, indent=1) + "\n").encode()
+        return (json.dumps(_row(self), sort_keys=True, indent=1) + "\n").encode()
 
 
 def read_seen(folder: Path) -> Seen | None:
@@ -61,16 +93,36 @@ def read_seen(folder: Path) -> Seen | None:
     if not path.is_file():
         return None
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(str(one) for one in row[name]) for name in ("training", "holdout")}
-        fold = None if row["fold"] is None else int(row["fold"])
-        return Seen(salt=str(row["salt"]), fold=fold, model=str(row["model"]), **lists)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _of_row(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is broken ({error!r}); copy the folder again") from error
 
 
+def _row(seen: Seen) -> dict[str, object]:
+    """Return what patients.json says; of sources only where there are some."""
+    row: dict[str, object] = {"fold": seen.fold, "model": seen.model, "salt": seen.salt}
+    row |= {"holdout": list(seen.holdout), "training": list(seen.training)}
+    row |= {} if seen.source is None else {"source": _row(seen.source)}
+    return row | ({"unrecorded": seen.unrecorded} if seen.unrecorded else {})
+
+
+def _of_row(row: Mapping[str, Any]) -> Seen:
+    lists = {name: tuple(str(one) for one in row[name]) for name in ("training", "holdout")}
+    return Seen(
+        salt=str(row["salt"]),
+        fold=None if row["fold"] is None else int(row["fold"]),
+        model=str(row["model"]),
+        source=_of_row(row["source"]) if "source" in row else None,
+        unrecorded=str(row.get("unrecorded", "")),
+        **lists,
+    )
+
+
 def require_trained_on(prepared: Prepared, seen: Seen) -> None:
-    """Raise DataError unless the model was trained on the training patients of `prepared`, and saw no other ones."""
+    """Raise DataError unless the model was trained last on the training patients of `prepared`, and saw none held out.
+
+    Of a fine-tuned model, its sources may have seen others that `prepared` does not hold.
+    """
     given = _hashed(seen.salt, (prepared.digest(case) for case in prepared.split("train")))
     if set(given) != set(seen.training):
         same = len(set(given) & set(seen.training))
@@ -81,7 +133,13 @@ def require_trained_on(prepared: Prepared, seen: Seen) -> None:
     require_unseen(prepared, [*prepared.split("val"), *prepared.split("test")], seen)
 
 
-def require_unseen(prepared: Prepared, cases: Iterable[PreparedCase], seen: Seen) -> None:
+def require_unseen(
+    prepared: Prepared,
+    cases: Iterable[PreparedCase],
+    seen: Seen,
+    *,
+    mend: str = "give the data it was trained on",
+) -> None:
     """Raise DataError, with the names, where the model saw a case of a patient that one of `cases` is of."""
     known = {row.patient for row in prepared.rows if seen.has(prepared.digest(row))}
     leaked = sorted(case.case for case in cases if case.patient in known)
@@ -89,7 +147,7 @@ def require_unseen(prepared: Prepared, cases: Iterable[PreparedCase], seen: Seen
         more = f" and {len(leaked) - 8} more" if len(leaked) > 8 else ""
         raise DataError(
             f"the model saw patients that it would be judged on: cases {', '.join(leaked[:8])}{more} of "
-            f"{prepared.folder}; give the data it was trained on"
+            f"{prepared.folder}; {mend}"
         )
 
 

@@ -69,10 +69,19 @@ def train_codec(
     early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
     if isinstance(inner_of(codec), Autoencoder):
-        task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
-        early = fit(task, training.fit, folder, seed=seed, report=report)
+        early = tune_codec(codec, training, pixels, folder, seed=seed, report=report)
     codec.eval()
     whiten(codec, pixels, cases)
+    return early
+
+
+def tune_codec(
+    codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, *, seed: int, report: Report | None = None
+) -> str | None:
+    """Train a codec from where it stands, its whitening left as it is. Returns why training ended early."""
+    task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
+    early = fit(task, training.fit, folder, seed=seed, report=report)
+    codec.eval()
     return early
 
 

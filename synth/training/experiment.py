@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,16 @@ from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.model import Model, PartModel, build_part
 from synth.recipe import Part, Recipe
-from synth.training.codec_stage import PartName, Pixels, cache_latents, fit_texture, train_codec
+from synth.training.codec_stage import (
+    PartName,
+    Pixels,
+    cache_latents,
+    codec_score,
+    fit_texture,
+    train_codec,
+    tune_codec,
+)
+from synth.training.finetune import Origin
 from synth.training.fit import Report
 from synth.training.flow_stage import Latents, train_flow
 from synth.training.state import write_json
@@ -35,6 +45,7 @@ class Experiment:
     prepared must be at its fold where it has one: every stage reads its train and holdout cases, and no others.
     report   called with a stage's name, returns what is told after each of its steps
     say      told in words what a user should know of a stage
+    source   the model to start from, where it is fine-tuned and not trained anew
     """
 
     recipe: Recipe
@@ -42,38 +53,46 @@ class Experiment:
     folder: Path
     report: StageReport
     say: Callable[[str], None] = lambda _: None
+    source: Model | None = None
 
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
-        recipe = complete(self.recipe, self.prepared)
+        recipe, prepared, origin = settled(self.recipe, self.prepared, self.source)
         seen = Seen.of(self.prepared, seed=self.recipe.seed)
+        seen = seen if origin is None else origin.seen(seen)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _claim(self.folder / "data.json", self.prepared, seen)
-        image = self._codec(recipe.image, "image")
-        mask = None if recipe.mask is None else self._codec(recipe.mask, "mask")
+        _claim(self.folder / "data.json", _facts(self.prepared, seen, origin, recipe))
+        for note in () if origin is None else origin.notes:
+            self.say(note)
+        work = replace(self, prepared=prepared)
+        image = work._codec(recipe.image, "image", origin)
+        mask = None if recipe.mask is None else work._codec(recipe.mask, "mask", origin)
         if mask is not None:
-            self._flow(mask, "mask")
-        self._flow(image, "image")
+            work._flow(mask, "mask")
+        work._flow(image, "image")
         model = Model(recipe, image, mask, seen=seen).eval()
         folder = self.folder / "model"
-        write_model(model, folder, card=card(recipe, self.prepared), half=True)
+        write_model(model, folder, card=card(recipe, prepared, origin), half=True)
         return folder
 
-    def _codec(self, part: Part, name: PartName) -> PartModel:
+    def _codec(self, part: Part, name: PartName, origin: Origin | None) -> PartModel:
         torch.manual_seed(_stage_seed(self.recipe.seed, f"{name} codec"))
-        model = build_part(part)
+        model = build_part(part) if origin is None else origin.part(name, part)
         pixels = Pixels(self.prepared, name)
         stage = f"{name} codec"
-        early = train_codec(
-            model.codec,
-            part.codec_training,
-            pixels,
-            self.folder / name / "codec",
-            seed=self.recipe.seed,
-            report=self.report(stage),
-        )
-        if early:
-            self.say(early)
+        if origin is not None and not origin.tunes(name, part):
+            self._kept(model, pixels)
+        else:
+            early = (train_codec if origin is None else tune_codec)(
+                model.codec,
+                part.codec_training,
+                pixels,
+                self.folder / name / "codec",
+                seed=self.recipe.seed,
+                report=self.report(stage),
+            )
+            if early:
+                self.say(early)
         if model.texture is not None:
             fit_texture(model.texture, model.codec, pixels)
         report = self.report(f"{name} latents")
@@ -81,6 +100,17 @@ class Experiment:
             model.codec, pixels, self.folder / name / "latents", report=lambda done, total: report(done, total, {})
         )
         return model
+
+    def _kept(self, model: PartModel, pixels: Pixels) -> None:
+        """Say how well a codec that is kept renders the data: one that does not is the user's to train on."""
+        cases = (self.prepared.split("holdout") or self.prepared.split("train"))[:4]
+        with torch.no_grad():
+            score = codec_score(model.codec, (pixels.tensor(case) for case in cases))["score"]
+        what = "mean error" if pixels.part == "image" else "share of wrong labels"
+        self.say(
+            f"{pixels.part} codec: the model's, kept; {what} {score:.4f} on the data "
+            f"({pixels.part}.codec_training.tune=true trains it on)"
+        )
 
     def _flow(self, model: PartModel, name: PartName) -> None:
         latents = Latents(
@@ -98,28 +128,57 @@ class Experiment:
             self.say(f"{name} generator: {early}")
 
 
-def _claim(path: Path, prepared: Prepared, seen: Seen) -> None:
-    """Write on which data a new run is; refuse another fold or other data for a run that was begun.
+def settled(recipe: Recipe, prepared: Prepared, source: Model | None) -> tuple[Recipe, Prepared, Origin | None]:
+    """Return the completed recipe, the data as its stages read it, and what they start from.
 
-    Stages that are fitted, and latents that are kept, could not tell themselves. A run of before folds is of none.
+    Errors: ConfigError, DataError where the data fits neither the recipe nor the model to start from.
     """
-    voxels = hashlib.sha256(seen.dump() + config.dump(prepared.schema).encode()).hexdigest()
-    now = {"fold": prepared.fold, "data": voxels}
+    if source is None:
+        return complete(recipe, prepared), prepared, None
+    origin = Origin.of(source, prepared)
+    return origin.complete(recipe), origin.prepared, origin
+
+
+def _facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe) -> dict[str, Any]:
+    """Return what a run is on: stages that are fitted, and latents that are kept, could not tell themselves."""
+    own = replace(seen, source=None, unrecorded="")
+    data = hashlib.sha256(own.dump() + config.dump(prepared.schema).encode()).hexdigest()
+    facts: dict[str, Any] = {"fold": prepared.fold, "data": data}
+    return facts if origin is None else {**facts, "source": origin.sha256, "tuned": origin.tuned(recipe)}
+
+
+def _claim(path: Path, now: Mapping[str, Any]) -> None:
+    """Write on what a new run is; refuse another fold, data or model to start from for a run that was begun.
+
+    A run of before folds is of none.
+    """
+    out, fold, source = path.parent, now["fold"], now.get("source")
     if not path.is_file():
-        if prepared.fold is not None and any((path.parent / part).exists() for part in ("image", "mask")):
-            raise ConfigError(f"{path.parent} was begun without folds; give another --out for fold {prepared.fold}")
+        if any((out / part).exists() for part in ("image", "mask")):
+            if fold is not None:
+                raise ConfigError(f"{out} was begun without folds; give another --out for fold {fold}")
+            if source is not None:
+                raise ConfigError(f"{out} was begun without --from; give another --out")
         write_json(path, now)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        fold, data = before["fold"], before["data"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _ = before["fold"], before["data"], before.get
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is broken ({error!r}); give another --out") from error
-    if fold != now["fold"]:
-        words = ["no fold" if one is None else f"fold {one}" for one in (fold, now["fold"])]
-        raise ConfigError(f"{path.parent} was begun on {words[0]}, now it is {words[1]}; give another --out")
-    if data != now["data"]:
-        raise ConfigError(f"{path.parent} was begun on other data or another seed; give another --out")
+    if before["fold"] != fold:
+        words = ["no fold" if one is None else f"fold {one}" for one in (before["fold"], fold)]
+        raise ConfigError(f"{out} was begun on {words[0]}, now it is {words[1]}; give another --out")
+    if before["data"] != now["data"]:
+        raise ConfigError(f"{out} was begun on other data or another seed; give another --out")
+    if before.get("source") != source:
+        words = ["no model" if one is None else f"model {str(one)[:12]}" for one in (before.get("source"), source)]
+        raise ConfigError(
+            f"{out} was begun from {words[0]}, now it is from {words[1]}; give that --from or another --out"
+        )
+    if before.get("tuned") != now.get("tuned"):
+        words = [", ".join(one) or "none" for one in (before["tuned"], now["tuned"])]
+        raise ConfigError(f"{out} was begun training on the codecs {words[0]}, now {words[1]}; give another --out")
 
 
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
@@ -172,7 +231,7 @@ def _check_codec(part: Part, channels: int, schema: Schema) -> None:
         )
 
 
-def card(recipe: Recipe, prepared: Prepared) -> str:
+def card(recipe: Recipe, prepared: Prepared, origin: Origin | None = None) -> str:
     """Return the README of a model folder: what it knows, on what it was trained, what it is not for."""
     schema = prepared.schema
     count = {split: len(prepared.split(split)) for split in ("train", "holdout", "val", "test")}
@@ -189,6 +248,7 @@ def card(recipe: Recipe, prepared: Prepared) -> str:
         f"- grid {'x'.join(map(str, schema.grid))} at {', '.join(f'{s:g}' for s in schema.spacing_mm)} mm",
         f"- labels: {', '.join(label.name for label in schema.labels) or 'none'}",
         f"- attributes: {', '.join(attribute.name for attribute in schema.attributes) or 'none'}",
+        *([] if origin is None else [f"- fine-tuned from: {origin.name}"]),
         "",
         "Synthetic data. Not for diagnosis. What it leaks and whether it helps is for `synth evaluate` to measure.",
         "",

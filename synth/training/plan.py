@@ -21,12 +21,22 @@ from synth.conditioning.config import ConditioningConfig
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
 from synth.errors import ConfigError
-from synth.model import build_part
+from synth.model import Model, build_part
 from synth.process import RectifiedFlow
 from synth.recipe import CodecTraining, FlowTraining, Part, Recipe
-from synth.training.codec_stage import Pixels, cache_latents, codec_task, inner_of, start_codec, whiten
+from synth.training.codec_stage import (
+    PartName,
+    Pixels,
+    cache_latents,
+    codec_score,
+    codec_task,
+    inner_of,
+    start_codec,
+    whiten,
+)
 from synth.training.config import FitConfig
-from synth.training.experiment import complete
+from synth.training.experiment import settled
+from synth.training.finetune import continued
 from synth.training.flow_stage import Latents, flow_task
 from synth.training.timing import Cost, time_steps
 
@@ -36,11 +46,15 @@ _SHARES = {"image codec": 0.16, "mask codec": 0.07, "mask generator": 0.27, "ima
 _MOST_STEPS = {"image codec": 6000, "mask codec": 3000, "mask generator": 20_000, "image generator": 40_000}
 _NOMINAL_S = {"image codec": 0.31, "mask codec": 0.17, "mask generator": 0.36, "image generator": 0.55}
 """Seconds of a step on two cores, from the training of brain-tiny; steps are of one size whatever the data."""
+_SLOWER = 0.3
+"""Of the rate a model was trained with, the share it is fine-tuned with: its start is no random one to be left fast."""
 _LEAST_STEPS = 40
 _VALIDATIONS = 8
 _STEP_LATENTS = 10_240
 """Latent voxels of a training step, in patches or whole volumes."""
 _CHECKPOINT_S = 120.0
+_KERNEL = 3
+"""torch 2.13, CPU: weight gradients of bfloat16 convolutions over grids shorter than this are unwritten memory."""
 _FEW = 6
 
 
@@ -105,8 +119,7 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
     deep = whole // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
     widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
     shortest = min(patch) // 2 ** (len(widths) - 1)
-    # torch 2.13, CPU: weight gradients of bfloat16 convolutions over grids shorter than the kernel are unwritten memory
-    precision = "bf16" if shortest >= 3 else "fp32"
+    precision = "bf16" if shortest >= _KERNEL else "fp32"
     return Part(
         codec=codec,
         process=RectifiedFlow(prediction="clean"),
@@ -129,38 +142,82 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
     )
 
 
+def redesign(source: Recipe, schema: Schema) -> Recipe:
+    """Return a model's recipe for fine-tuning it on data of `schema`: its networks, a slower rate, patience.
+
+    Its steps are still those it was trained with.
+    """
+    recipe = at_grid(continued(source), schema)
+    for stage in _stages(recipe):
+        fit = _fit_of(recipe, stage)
+        patience = fit.patience if _split(stage)[1] == "codec_training" else 3
+        recipe = _with_fit(recipe, stage, replace(fit, learning_rate=_SLOWER * fit.learning_rate, patience=patience))
+    return recipe
+
+
+def at_grid(recipe: Recipe, schema: Schema) -> Recipe:
+    """Return a recipe of another grid for the grid of `schema`: in float32 where that is short for its networks."""
+    for stage in _stages(recipe):
+        name, kind = _split(stage)
+        if kind == "training" and _deepest(getattr(recipe, name), schema) < _KERNEL:
+            recipe = _with_fit(recipe, stage, replace(_fit_of(recipe, stage), precision="fp32"))
+    return recipe
+
+
+def _deepest(part: Part, schema: Schema) -> int:
+    """Return the shortest axis of what a U-Net's last level sees of a patch or volume."""
+    if not isinstance(part.backbone, UNetConfig):
+        return _KERNEL
+    stride = part.conditioning.stride
+    shortest = min(min(n, -(-size // stride)) for n, size in zip(part.training.patch, schema.grid))
+    return shortest // 2 ** (len(part.backbone.widths) - 1)
+
+
 def nominal(recipe: Recipe) -> Estimate:
     """Return what the stages cost on two cores, measured on no machine: for a plan that is written before training."""
-    stages = [stage for stage in STAGES if recipe.mask is not None or not stage.startswith("mask")]
     return Estimate(
-        stages={stage: Cost.of(_NOMINAL_S[stage], 0.0, 0.0, FitConfig()) for stage in stages}, encoding_s=0.0
+        stages={stage: Cost.of(_NOMINAL_S[stage], 0.0, 0.0, FitConfig()) for stage in _stages(recipe)}, encoding_s=0.0
     )
 
 
 def measure(
-    recipe: Recipe, prepared: Prepared, *, steps: int = 20, report: Callable[[str], None] | None = None
+    recipe: Recipe,
+    prepared: Prepared,
+    *,
+    steps: int = 20,
+    report: Callable[[str], None] | None = None,
+    source: Model | None = None,
 ) -> Estimate:
-    """Return what the stages of `recipe` cost, by `steps` timed steps of each on a few training cases."""
+    """Return what the stages of `recipe` cost, by `steps` timed steps of each on a few training cases.
+
+    From a model `source`, the stages are those that fine-tuning has: codecs that are kept take no steps.
+    """
     tell = report or (lambda _: None)
-    full = complete(recipe, prepared)
+    full, prepared, origin = settled(recipe, prepared, source)
     train = prepared.split("train")
     few = replace(prepared, cases=(*train[:_FEW], *prepared.split("holdout")[:_FEW]))
     costs: dict[str, Cost] = {}
     encoding = 0.0
     with tempfile.TemporaryDirectory() as place:
-        for name, part in (("image", full.image), ("mask", full.mask)):
+        parts: tuple[tuple[PartName, Part | None], ...] = (("image", full.image), ("mask", full.mask))
+        for name, part in parts:
             if part is None:
                 continue
             torch.manual_seed(0)
-            model, pixels = build_part(part), Pixels(few, name)  # pyright: ignore[reportArgumentType]
+            model = build_part(part) if origin is None else origin.part(name, part)
+            pixels = Pixels(few, name)
             folder = Path(place) / name
             started = time.perf_counter()
-            start_codec(model.codec, pixels, few.split("train"))
-            whiten(model.codec, pixels, few.split("train"))
+            if origin is None:
+                start_codec(model.codec, pixels, few.split("train"))
+                whiten(model.codec, pixels, few.split("train"))
+            else:
+                with torch.no_grad():
+                    codec_score(model.codec, (pixels.tensor(case) for case in few.split("train")))
             per_case = (time.perf_counter() - started) / len(few.split("train"))
             encoding += 1.5 * per_case * len(prepared.cases)
             tell(f"{name} codec")
-            if isinstance(inner_of(model.codec), Autoencoder):
+            if origin.tunes(name, part) if origin is not None else isinstance(inner_of(model.codec), Autoencoder):
                 task = codec_task(model.codec, part.codec_training, pixels, folder, seed=0)
                 costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
                 model.codec.eval()
@@ -219,6 +276,10 @@ def _fit(fit: FitConfig, steps: int, cost: Cost) -> FitConfig:
         checkpoint_every=max(1, min(int(_CHECKPOINT_S / cost.step_s), steps)),
         validate_every=-(-steps // _VALIDATIONS),
     )
+
+
+def _stages(recipe: Recipe) -> list[str]:
+    return [stage for stage in STAGES if recipe.mask is not None or not stage.startswith("mask")]
 
 
 def _split(stage: str) -> tuple[str, str]:

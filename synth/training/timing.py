@@ -48,11 +48,12 @@ def time_steps(task: Task, config: FitConfig, *, seed: int, steps: int = 20) -> 
     validation = time.perf_counter() - started
     task.module.load_state_dict(weights)
     one = statistics.median(seconds[1:])
-    peak = torch.cuda.max_memory_allocated(trained.device) if on_gpu else _resident_peak()
-    return Cost.of(one, validation, peak / 1e9, config)
+    return Cost.of(one, validation, peak_bytes(trained.device) / 1e9, config)
 
 
-def _resident_peak() -> int:
-    """Return the largest resident size of this process in bytes."""
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory that was in use so far: the device's on a GPU, this process's resident one on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

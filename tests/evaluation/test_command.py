@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import evaluation
-from pipelines.bench import train_bench
 from pipelines.cli import run
+from pipelines.judges import train_bench
 from synth.data.prepared import Prepared
 from synth.errors import DataError
 from synth.io import read, write
