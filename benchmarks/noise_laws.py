@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.brain_samples import Volumes, make, start
 from benchmarks.brain_tiny import asks_of, obedience, sharpness
-from pipelines.bench import find_bench
+from pipelines.judges import find_bench
 from pipelines.configs import config_path
 from synth import config
 from synth.checkpoint import write_model
