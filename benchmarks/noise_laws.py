@@ -23,8 +23,8 @@ import tyro
 
 from benchmarks.brain_samples import Volumes, make, start
 from benchmarks.brain_tiny import asks_of, obedience, sharpness
-from pipelines.judges import find_bench
 from pipelines.configs import config_path
+from pipelines.judges import find_bench
 from synth import config
 from synth.checkpoint import write_model
 from synth.data.prepared import Prepared
