@@ -1,7 +1,7 @@
 """What every codec promises: whitened latents, any size, a stated halo."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +59,13 @@ class Codec(nn.Module, ABC):
         return tuple(-(-n // self.stride) for n in grid)
 
     @torch.no_grad()
-    def fit_whitening(self, raw_latents: Iterable[Tensor]) -> None:
-        """Set mean and standard deviation per channel from raw latents (channel, *grid) of *all* training volumes."""
+    def fit_whitening(self, raw_latents: Callable[[], Iterable[Tensor]]) -> None:
+        """Set mean and standard deviation per channel from raw latents (channel, *grid) of *all* training volumes.
+
+        raw_latents gives them anew at every call, for codecs that pass over them twice.
+        """
         count, total, squares = 0, torch.zeros(self.channels).double(), torch.zeros(self.channels).double()
-        for latents in raw_latents:
+        for latents in raw_latents():
             flat = latents.double().reshape(self.channels, -1)
             count += flat.shape[1]
             total += flat.sum(dim=1)

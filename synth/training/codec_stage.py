@@ -136,7 +136,7 @@ def whiten(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
     """Set the whitening of `codec` to the latents of `cases`."""
     codec.latent_mean.zero_()
     codec.latent_std.fill_(1.0)
-    codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
+    codec.fit_whitening(lambda: (codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases))
 
 
 def inner_of(codec: Codec) -> Codec:
