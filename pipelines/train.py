@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from synth.model import Model
     from synth.recipe import Recipe
     from synth.training.plan import Estimate
+    from synth.training.team import Team
 
 AUTO, SAME = "auto", "same"
 DEFAULT_BUDGET = "2h"
+LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""What launchers (torchrun, accelerate, mpirun) say in the environment of the processes they begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Train:
     The same command again goes on from the last checkpoint. With --from, training starts from a model that is there:
     its networks stay as they are, its labels, attributes and words keep their meaning, those that are new to it are
     added by name. Its codecs are kept, but for labels that are new or where the recipe says codec_training.tune.
+
+    `torchrun --nproc-per-node N -m pipelines train ...` trains in N processes that share the batches of each step.
     """
 
     config: Annotated[str, tyro.conf.Positional]
@@ -45,12 +50,30 @@ class Train:
     """Dotted overrides of the recipe, such as image.training.fit.steps=200 (repeatable)."""
 
     def run(self) -> int:
-        """Train every stage that is not done."""
+        """Train every stage that is not done; of several processes (torchrun), the leader alone speaks and writes."""
+        import contextlib
+        import io
+        import os
+
+        from synth.training.team import ALONE, team_of_launch
+
+        team = team_of_launch() if any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHED) else ALONE
+        if team.leads:
+            return self._run(team)
+        if self.dry_run:
+            return 0
+        with contextlib.redirect_stdout(io.StringIO()):
+            return self._run(team)
+
+    def _run(self, team: "Team") -> int:
         import time
 
         from pipelines.machine import in_words
+        from synth import config
         from synth.data.prepared import Prepared
+        from synth.recipe import Recipe
         from synth.training.experiment import Experiment
+        from synth.training.plan import shared
 
         prepared = Prepared.load(self.data)
         if self.fold is not None:
@@ -58,13 +81,20 @@ class Train:
         elif prepared.folds:
             print(f"{self.data} has {len(prepared.folds)} folds; without --fold no patient is kept for validation")
         source = self._source()
-        recipe, estimate = self._recipe(prepared, source)
         if self.dry_run:
+            recipe, estimate = self._recipe(prepared, source)
             _tell(estimate or _measured(recipe, prepared, source))
             return 0
+        planned = config.dump(self._recipe(prepared, source)[0]) if team.leads else ""
+        recipe = config.load(Recipe, team.told(planned))
+        if shared(recipe, team.size) != recipe:
+            recipe = shared(recipe, team.size)
+            print(
+                f"{team.size} processes share each step: fit.accumulation is a multiple of {team.size} in every stage"
+            )
         started = time.monotonic()
-        with _Bars() as bars:
-            folder = Experiment(recipe, prepared, self.out, bars.stage, print, source).run()
+        with _Bars(quiet=not team.leads) as bars:
+            folder = Experiment(recipe, prepared, self.out, bars.stage, print, source, team).run()
         print(f"model in {folder} after {in_words(time.monotonic() - started)}")
         return 0
 
@@ -156,9 +186,10 @@ def _tell(estimate: "Estimate") -> None:
 class _Bars:
     """One bar at a time, for the stage that is trained."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         from pipelines.progress import Progress
 
+        self._quiet = quiet
         self._new = Progress
         self._bar: Progress | None = None
 
@@ -174,6 +205,8 @@ class _Bars:
         from collections.abc import Mapping
 
         def told(done: int, total: int, figures: Mapping[str, float]) -> None:
+            if self._quiet:
+                return
             if self._bar is None or self._bar.label != stage:
                 self.__exit__()
                 self._bar = self._new(stage, total)

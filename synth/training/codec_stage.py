@@ -21,6 +21,7 @@ from synth.rng import numpy_rng
 from synth.training.adversary import Contest, Crops, sharpness_gap
 from synth.training.fit import Report, Task, fit
 from synth.training.preview import codec_preview
+from synth.training.team import ALONE, Team
 
 PartName = Literal["image", "mask"]
 
@@ -59,7 +60,14 @@ class Pixels:
 
 
 def train_codec(
-    codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, *, seed: int, report: Report | None = None
+    codec: Codec,
+    training: CodecTraining,
+    pixels: Pixels,
+    folder: Path,
+    *,
+    seed: int,
+    report: Report | None = None,
+    team: Team = ALONE,
 ) -> str | None:
     """Train `codec` on the training split and set its whitening; linear codecs are fitted, not trained.
 
@@ -69,18 +77,25 @@ def train_codec(
     early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
     if isinstance(inner_of(codec), Autoencoder):
-        early = tune_codec(codec, training, pixels, folder, seed=seed, report=report)
+        early = tune_codec(codec, training, pixels, folder, seed=seed, report=report, team=team)
     codec.eval()
     whiten(codec, pixels, cases)
     return early
 
 
 def tune_codec(
-    codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, *, seed: int, report: Report | None = None
+    codec: Codec,
+    training: CodecTraining,
+    pixels: Pixels,
+    folder: Path,
+    *,
+    seed: int,
+    report: Report | None = None,
+    team: Team = ALONE,
 ) -> str | None:
     """Train a codec from where it stands, its whitening left as it is. Returns why training ended early."""
     task = codec_task(codec, training, pixels, folder / "previews", seed=seed)
-    early = fit(task, training.fit, folder, seed=seed, report=report)
+    early = fit(task, training.fit, folder, seed=seed, report=report, team=team)
     codec.eval()
     return early
 
@@ -177,11 +192,16 @@ def fit_texture(texture: Texture, codec: Codec, pixels: Pixels, *, volumes: int 
 
 @torch.no_grad()
 def cache_latents(
-    codec: Codec, pixels: Pixels, folder: Path, *, report: Callable[[int, int], None] | None = None
+    codec: Codec,
+    pixels: Pixels,
+    folder: Path,
+    *,
+    report: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Write whitened mu of every training and hold-out case to folder/<case>.npy (float32); finished ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    cases = [*pixels.prepared.split("train"), *pixels.prepared.split("holdout")]
+    cases = team.share([*pixels.prepared.split("train"), *pixels.prepared.split("holdout")])
     for number, case in enumerate(cases, start=1):
         path = folder / f"{case.case}.npy"
         if not path.is_file():
@@ -191,6 +211,7 @@ def cache_latents(
             partial.replace(path)
         if report is not None:
             report(number, len(cases))
+    team.wait()
 
 
 def _pca_like(codec: Autoencoder) -> PatchPCA:

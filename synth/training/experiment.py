@@ -34,6 +34,7 @@ from synth.training.finetune import Origin
 from synth.training.fit import Report
 from synth.training.flow_stage import Latents, train_flow
 from synth.training.state import write_json
+from synth.training.team import ALONE, Team
 
 StageReport = Callable[[str], Report]
 
@@ -46,6 +47,7 @@ class Experiment:
     report   called with a stage's name, returns what is told after each of its steps
     say      told in words what a user should know of a stage
     source   the model to start from, where it is fine-tuned and not trained anew
+    team     the processes that run it together, on one folder; each is given its own place in it
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class Experiment:
     report: StageReport
     say: Callable[[str], None] = lambda _: None
     source: Model | None = None
+    team: Team = ALONE
 
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
@@ -61,7 +64,7 @@ class Experiment:
         seen = Seen.of(self.prepared, seed=self.recipe.seed)
         seen = seen if origin is None else origin.seen(seen)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _claim(self.folder / "data.json", _facts(self.prepared, seen, origin, recipe))
+        _claim(self.folder / "data.json", _facts(self.prepared, seen, origin, recipe), self.team)
         for note in () if origin is None else origin.notes:
             self.say(note)
         work = replace(self, prepared=prepared)
@@ -72,7 +75,9 @@ class Experiment:
         work._flow(image, "image")
         model = Model(recipe, image, mask, seen=seen).eval()
         folder = self.folder / "model"
-        write_model(model, folder, card=card(recipe, prepared, origin), half=True)
+        if self.team.leads:
+            write_model(model, folder, card=card(recipe, prepared, origin), half=True)
+        self.team.wait()
         return folder
 
     def _codec(self, part: Part, name: PartName, origin: Origin | None) -> PartModel:
@@ -90,6 +95,7 @@ class Experiment:
                 self.folder / name / "codec",
                 seed=self.recipe.seed,
                 report=self.report(stage),
+                team=self.team,
             )
             if early:
                 self.say(early)
@@ -97,7 +103,11 @@ class Experiment:
             fit_texture(model.texture, model.codec, pixels)
         report = self.report(f"{name} latents")
         cache_latents(
-            model.codec, pixels, self.folder / name / "latents", report=lambda done, total: report(done, total, {})
+            model.codec,
+            pixels,
+            self.folder / name / "latents",
+            report=lambda done, total: report(done, total, {}),
+            team=self.team,
         )
         return model
 
@@ -123,6 +133,7 @@ class Experiment:
             self.folder / name / "flow",
             seed=self.recipe.seed,
             report=self.report(f"{name} generator"),
+            team=self.team,
         )
         if early:
             self.say(f"{name} generator: {early}")
@@ -147,7 +158,7 @@ def _facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe
     return facts if origin is None else {**facts, "source": origin.sha256, "tuned": origin.tuned(recipe)}
 
 
-def _claim(path: Path, now: Mapping[str, Any]) -> None:
+def _claim(path: Path, now: Mapping[str, Any], team: Team) -> None:
     """Write on what a new run is; refuse another fold, data or model to start from for a run that was begun.
 
     A run of before folds is of none.
@@ -159,7 +170,9 @@ def _claim(path: Path, now: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{out} was begun without folds; give another --out for fold {fold}")
             if source is not None:
                 raise ConfigError(f"{out} was begun without --from; give another --out")
-        write_json(path, now)
+        team.wait()  # all have looked before the leader writes
+        if team.leads:
+            write_json(path, now)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

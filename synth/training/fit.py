@@ -18,9 +18,10 @@ from synth.errors import CheckpointError, ConfigError, Interrupted, SynthError
 from synth.rng import torch_rng
 from synth.training.config import FitConfig
 from synth.training.ema import MovingAverage
-from synth.training.log import TrainLog
+from synth.training.log import SilentLog, TrainLog
 from synth.training.schedule import learning_rate
 from synth.training.state import has_state, load_state, mend_folder, save_state, write_json
+from synth.training.team import ALONE, Team, accelerator
 
 Loss = Callable[[nn.Module, Any, torch.Generator], Mapping[str, Tensor]]
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -46,28 +47,39 @@ class Task:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def fit(task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None) -> str | None:
+def fit(
+    task: Task, config: FitConfig, folder: Path, *, seed: int, report: Report | None = None, team: Team = ALONE
+) -> str | None:
     """Train `task` in `folder` to its end, resuming what is there; afterwards the module holds its best average.
 
-    Returns in words why the stage ended before its last step, else None.
+    Returns in words why the stage ended before its last step, else None. The processes of a team share the
+    `accumulation` batches of each step; their modules must start equal, and the folder must be one for all.
 
     Files: train.jsonl (no times: equal for equal runs), timing.jsonl, last/, best/, config.json, done.json.
-    Errors: ConfigError when the folder was begun with another config; SynthError when a loss, a gradient or the
-    hold-out score is no number (the last checkpoint stays).
+    Errors: ConfigError when the folder was begun with another config, or the team cannot share the batches or is not
+    all there; SynthError when a loss, a gradient or the hold-out score is no number (the last checkpoint stays).
     Raises Interrupted after a checkpoint on SIGINT, SIGTERM or SIGUSR1.
     """
+    if config.accumulation % team.size:
+        raise ConfigError(
+            f"fit.accumulation is {config.accumulation}, {team.size} processes share its batches; give a multiple of "
+            f"{team.size}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    _same_config(folder / "config.json", {**task.settings, **asdict(config), "seed": seed})
-    trained = Trained(task, config, seed)
-    for place in ("last", "best"):
+    _same_config(folder / "config.json", {**task.settings, **asdict(config), "seed": seed}, team)
+    trained = Trained(task, config, seed, team)
+    for place in ("last", "best") if team.leads else ():
         mend_folder(folder / place)
+    team.wait()
     if not (folder / "done.json").is_file():
         with _stop_signals() as stopped:
-            end = _train(trained, folder, stopped, report)
+            end = _train(trained, folder, lambda: team.any(stopped()), report)
             early = end.words(task.name, config) if end.step < config.steps else None
-            write_json(folder / "done.json", {"steps": end.step, "best": end.best, "early": early})
-            if stopped():
+            if team.leads:
+                write_json(folder / "done.json", {"steps": end.step, "best": end.best, "early": early})
+            if team.any(stopped()):
                 raise Interrupted(f"stage {task.name} is complete; run again to go on after it")
+        team.wait()
     trained.load(folder / "best")
     trained.average.swap(task.module)
     return json.loads((folder / "done.json").read_text()).get("early")
@@ -102,8 +114,8 @@ class _Standing:
 class Trained:
     """A module in training: optimiser, average and precision around it. One `step` is one optimiser step."""
 
-    def __init__(self, task: Task, config: FitConfig, seed: int) -> None:
-        self.task, self.config, self.seed = task, config, seed
+    def __init__(self, task: Task, config: FitConfig, seed: int, team: Team = ALONE) -> None:
+        self.task, self.config, self.seed, self.team = task, config, seed, team
         self.device = next(task.module.parameters()).device
         self.average = MovingAverage(task.module, config.ema)
         self.optimizer = torch.optim.AdamW(
@@ -118,13 +130,13 @@ class Trained:
         """
         task, config = self.task, self.config
         if self.accelerator is None:
-            self.accelerator = _accelerator(self.device)
+            self.accelerator = accelerator(cpu=self.device.type == "cpu")
         rate = learning_rate(config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         totals: dict[str, float] = {}
         task.module.train()
-        for part in range(config.accumulation):
+        for part in self.team.share(range(config.accumulation)):
             rng = torch_rng(self.seed, task.name, step, part)
             with self._precision():
                 terms = task.loss(task.module, task.batch(step * config.accumulation + part), rng)
@@ -132,6 +144,8 @@ class Trained:
             self.accelerator.backward(loss)
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach().mean()) / config.accumulation
+        if self.team.size > 1:
+            totals = self._summed(totals)
         norm = float(torch.nn.utils.clip_grad_norm_(task.module.parameters(), config.clip))
         figures = {"loss": sum(totals.values()), **totals, "norm": norm, "rate": rate}
         for name in ("loss", "norm"):
@@ -144,19 +158,24 @@ class Trained:
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the hold-out figures of the averaged weights after step number `step`, and show a preview."""
-        self.average.swap(self.task.module)
-        self.task.module.eval()
-        with torch.no_grad():
-            figures = dict(self.task.validate())
-            if self.task.preview is not None:
-                self.task.preview(step + 1)
-        self.average.swap(self.task.module)
+        figures: dict[str, float] = {}
+        if self.team.leads:
+            self.average.swap(self.task.module)
+            self.task.module.eval()
+            with torch.no_grad():
+                figures = dict(self.task.validate())
+                if self.task.preview is not None:
+                    self.task.preview(step + 1)
+            self.average.swap(self.task.module)
+        figures = self.team.told(figures)
         if not math.isfinite(figures["score"]):
             raise self.broken("hold-out score", figures["score"], step)
         return figures
 
     def save(self, folder: Path, state: dict[str, object]) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; of a team, the leader does."""
+        if not self.team.leads:
+            return
         save_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average, state=state)
 
     def load(self, folder: Path) -> dict[str, object]:
@@ -170,6 +189,18 @@ class Trained:
             "lower fit.learning_rate and give another --out"
         )
 
+    def _summed(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Sum gradients and figures over the team; a parameter without a gradient anywhere keeps having none."""
+        parameters = list(self.task.module.parameters())
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        sums = self.team.total(torch.cat([*(grad.flatten() for grad in grads), used]))
+        *parts, used = sums.split([*(p.numel() for p in parameters), len(parameters)])
+        for parameter, part, users in zip(parameters, parts, used.tolist(), strict=True):
+            parameter.grad = part.reshape(parameter.shape).clone() if users else None
+        values = self.team.total(torch.tensor(list(totals.values()), dtype=torch.float64, device=self.device))
+        return dict(zip(totals, values.tolist(), strict=True))
+
     def _precision(self) -> Any:
         if self.config.precision == "fp32":
             return nullcontext()
@@ -178,13 +209,16 @@ class Trained:
 
 def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> _Standing:
     """Run the steps that are left and return where it ended."""
-    config = trained.config
+    config, team = trained.config, trained.team
+    there = accelerator(cpu=trained.device.type == "cpu").num_processes
+    if there != team.size:
+        raise ConfigError(f"{there} processes train one model as a team of {team.size}; start `synth train` for all")
     now = _Standing()
     if has_state(folder / "last"):
         now = _reached(trained.load(folder / "last"), folder / "last")
     if now.spent(config):  # a kill between the end and done.json
         return now
-    log = TrainLog(folder, first=now.step)
+    log = TrainLog(folder, first=now.step) if team.leads else SilentLog()
     try:
         for step in range(now.step, config.steps):
             started = time.perf_counter()
@@ -212,7 +246,7 @@ def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: 
     return now
 
 
-def _validated(trained: Trained, now: _Standing, log: TrainLog, folder: Path) -> _Standing:
+def _validated(trained: Trained, now: _Standing, log: TrainLog | SilentLog, folder: Path) -> _Standing:
     """Score the averaged weights, and keep them where they are the best so far."""
     started = time.perf_counter()
     held = trained.validate(now.step - 1)
@@ -235,30 +269,15 @@ def _reached(state: dict[str, Any], folder: Path) -> _Standing:
         ) from error
 
 
-def _accelerator(device: torch.device) -> Any:
-    """Return the Accelerator of this process.
-
-    Precision is left to autocast: accelerate keeps its own for the whole process, and refuses a second stage
-    with another one.
-    """
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise SynthError('training needs accelerate, which is not installed; pip install "synthvol[train]"') from error
-    accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise ConfigError(f"{accelerator.num_processes} processes train one model; start `synth train` as one process")
-    return accelerator
-
-
-def _same_config(path: Path, now: dict[str, Any]) -> None:
+def _same_config(path: Path, now: dict[str, Any], team: Team) -> None:
     """Write the config of a new run; refuse another one for a run that was begun.
 
     A field that the file does not know yet counts as its default, a setting as equal.
     """
     now = json.loads(json.dumps(now))  # as it comes back: tuples as lists
     if not path.is_file():
-        write_json(path, now)
+        if team.leads:
+            write_json(path, now)
         return
     try:
         before = {**now, **asdict(FitConfig()), **json.loads(path.read_text())}

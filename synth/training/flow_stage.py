@@ -17,6 +17,7 @@ from synth.sample import Condition
 from synth.training.fit import Report, Task, fit
 from synth.training.objectives import DenoisingObjective, LatentBatch, channel_weights
 from synth.training.preview import flow_preview
+from synth.training.team import ALONE, Team
 from synth.volume import Volume
 
 TIME_BINS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -111,14 +112,21 @@ def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previe
 
 
 def train_flow(
-    model: PartModel, training: FlowTraining, latents: Latents, folder: Path, *, seed: int, report: Report | None = None
+    model: PartModel,
+    training: FlowTraining,
+    latents: Latents,
+    folder: Path,
+    *,
+    seed: int,
+    report: Report | None = None,
+    team: Team = ALONE,
 ) -> str | None:
     """Train the part's flow on its latents; afterwards it holds the averaged weights of the best hold-out score.
 
     Returns why training ended early, where it did.
     """
     task = flow_task(model, training, latents, folder / "previews", seed=seed)
-    early = fit(task, training.fit, folder, seed=seed, report=report)
+    early = fit(task, training.fit, folder, seed=seed, report=report, team=team)
     model.flow.eval()
     return early
 

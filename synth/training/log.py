@@ -46,6 +46,19 @@ class TrainLog:
             self.tracker.close()
 
 
+class SilentLog:
+    """The log of a process that does not write."""
+
+    def write(self, figures: Mapping[str, float], *, seconds: float) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def _lines_before(path: Path, first: int) -> list[str]:
     kept: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -173,6 +173,14 @@ def _deepest(part: Part, schema: Schema) -> int:
     return shortest // 2 ** (len(part.backbone.widths) - 1)
 
 
+def shared(recipe: Recipe, processes: int) -> Recipe:
+    """Return the recipe as several processes can share it: each stage's accumulation is a multiple of their number."""
+    for stage in _stages(recipe) if processes > 1 else ():
+        fit = _fit_of(recipe, stage)
+        recipe = _with_fit(recipe, stage, replace(fit, accumulation=-(-fit.accumulation // processes) * processes))
+    return recipe
+
+
 def nominal(recipe: Recipe) -> Estimate:
     """Return what the stages cost on two cores, measured on no machine: for a plan that is written before training."""
     return Estimate(

@@ -1,0 +1,79 @@
+"""The processes that train one model together: whose share is what, and what all of them know. Knows no module.
+
+A step's batches are dealt out in turn, so that what is trained is what one process makes of the same recipe; only the
+order of sums may differ. One of them leads: it alone writes and validates.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.errors import SynthError
+
+
+@dataclass(frozen=True)
+class Team:
+    """Process number `rank` of `size`; the default is a process of its own. All of them must make the same calls.
+
+    >>> list(Team(rank=1, size=2).share(range(4))), Team().total(torch.tensor([2.0])).tolist()
+    ([1, 3], [2.0])
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """True for the one process that writes and validates."""
+        return self.rank == 0
+
+    def share(self, items: Any) -> Any:
+        """Return this process's items of a sequence, dealt out in turn."""
+        return items[self.rank :: self.size]
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        return values if self.size == 1 else accelerator().reduce(values, reduction="sum")
+
+    def any(self, here: bool) -> bool:
+        """True where it is so in any process."""
+        return here if self.size == 1 else bool(self.total(torch.tensor([float(here)])).item())
+
+    def told(self, value: Any) -> Any:
+        """Return what the leader's `value` is, as JSON knows it; the others' does not matter."""
+        if self.size == 1:
+            return value
+        text = list(json.dumps(value).encode()) if self.leads else []
+        length = int(self.total(torch.tensor([len(text)])).item())
+        padded = text or [0] * length
+        return json.loads(bytes(self.total(torch.tensor(padded, dtype=torch.int32)).tolist()))
+
+    def wait(self) -> None:
+        """Return once all processes are here."""
+        if self.size > 1:
+            accelerator().wait_for_everyone()
+
+
+ALONE = Team()
+
+
+def team_of_launch() -> Team:
+    """Return this process's place among those that a launcher such as torchrun began; alone without one."""
+    found = accelerator()
+    return Team(rank=found.process_index, size=found.num_processes)
+
+
+def accelerator(*, cpu: bool = True) -> Any:
+    """Return the Accelerator of this process. Errors: SynthError where accelerate is not installed.
+
+    Precision is left to autocast: accelerate keeps its own for the whole process, and refuses a second stage
+    with another one.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise SynthError('training needs accelerate, which is not installed; pip install "synthvol[train]"') from error
+    return Accelerator(mixed_precision="no", cpu=cpu)
