@@ -14,6 +14,8 @@ class FitConfig:
     clip            largest gradient norm
     ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
     accumulation    batches whose mean gradient makes one step
+    precision       of the forward pass, under autocast; weights stay fp32. fp16 scales the loss; where its gradient
+                    overflows the step is skipped and the scale halved
     patience        validations without a better hold-out score after which the stage ends; 0 = never
     """
 
@@ -24,7 +26,7 @@ class FitConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulation: int = 1
     checkpoint_every: int = 250
     validate_every: int = 250

@@ -121,6 +121,7 @@ class Trained:
         self.optimizer = torch.optim.AdamW(
             task.module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.accelerator: Any = None
 
     def step(self, step: int) -> dict[str, float]:
@@ -141,20 +142,28 @@ class Trained:
             with self._precision():
                 terms = task.loss(task.module, task.batch(step * config.accumulation + part), rng)
                 loss = torch.stack([value.mean() for value in terms.values()]).sum() / config.accumulation
-            self.accelerator.backward(loss)
+            self.accelerator.backward(self.scaler.scale(loss))
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach().mean()) / config.accumulation
         if self.team.size > 1:
             totals = self._summed(totals)
+        self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(task.module.parameters(), config.clip))
         figures = {"loss": sum(totals.values()), **totals, "norm": norm, "rate": rate}
+        if self._overflowed(norm):
+            figures = {**figures, "norm": 0.0, "skipped": 1.0}
         for name in ("loss", "norm"):
             if not math.isfinite(figures[name]):
                 raise self.broken("loss" if name == "loss" else "gradient norm", figures[name], step)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(task.module, step)
-        return figures
+        return {**figures, "scale": self.scaler.get_scale()} if self.scaler.is_enabled() else figures
+
+    def _overflowed(self, norm: float) -> bool:
+        """True where fp16 overflowed in the gradient: the scaler then skips the step and lowers its scale."""
+        return self.scaler.is_enabled() and not math.isfinite(norm) and self.scaler.get_scale() >= 1.0
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the hold-out figures of the averaged weights after step number `step`, and show a preview."""
@@ -176,11 +185,17 @@ class Trained:
         """Write a checkpoint; of a team, the leader does."""
         if not self.team.leads:
             return
+        if self.scaler.is_enabled():
+            state = {**state, "scaler": self.scaler.state_dict()}
         save_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average, state=state)
 
     def load(self, folder: Path) -> dict[str, object]:
         """Take up a checkpoint and return its state."""
-        return load_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average)
+        state = load_state(folder, module=self.task.module, optimizer=self.optimizer, average=self.average)
+        scaler = state.get("scaler")
+        if self.scaler.is_enabled() and isinstance(scaler, dict):
+            self.scaler.load_state_dict(scaler)
+        return state
 
     def broken(self, what: str, value: float, step: int) -> SynthError:
         """Return the error that stops a run whose figures are no numbers."""
@@ -204,7 +219,8 @@ class Trained:
     def _precision(self) -> Any:
         if self.config.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype)
 
 
 def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> _Standing:

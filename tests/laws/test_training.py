@@ -44,7 +44,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in [*names, "last/state.json", "train.jsonl", "done.json"]}
 
 
-@pytest.mark.parametrize("change", [{}, {"accumulation": 2}, {"precision": "bf16"}])
+@pytest.mark.parametrize("change", [{}, {"accumulation": 2}, {"precision": "bf16"}, {"precision": "fp16"}])
 def test_resumed_equals_uninterrupted(tmp_path: Path, change: dict[str, object]) -> None:
     config = replace(CONFIG, **change)  # pyright: ignore[reportArgumentType]
     fit(_task(), config, tmp_path / "whole", seed=0)

@@ -1,6 +1,7 @@
 """The loop's laws: resuming is exact, the best is the lowest, what is no number stops it, signals end it in order."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -30,7 +31,11 @@ def _stop_at(step: int, number: int = signal.SIGTERM) -> Any:
     return report
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"precision": "bf16"}], ids=["plain", "parts", "bf16"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"accumulation": 2}, {"precision": "bf16"}, {"precision": "fp16"}],
+    ids=["plain", "parts", "bf16", "fp16"],
+)
 @pytest.mark.parametrize("stops", [(6,), (1, 5, 8)], ids=["half", "often"])
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, Any], stops: tuple[int, ...]):
     whole = tiny.task()
@@ -103,6 +108,23 @@ def test_accumulated_parts_are_one_large_batch(tmp_path: Path):
     fit(both, tiny.config(), tmp_path / "both", seed=0)
     for one, two in zip(parts.module.parameters(), both.module.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_fp16_skips_steps_that_overflow_and_goes_on(tmp_path: Path):
+    """A loss whose scaled gradient leaves fp16 costs steps, never weights; the scale is in the checkpoint."""
+
+    def steep(module: nn.Module, pixels: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        return {name: 30.0 * term for name, term in tiny.loss(module, pixels, rng).items()}
+
+    config = tiny.config(precision="fp16", steps=12)
+    fit(tiny.task(loss=steep), config, tmp_path, seed=0)
+    rows = _lines(tmp_path)
+    skipped = [row for row in rows if row.get("skipped")]
+    trained = [row for row in rows if row.get("scale") and not row.get("skipped")]
+    assert skipped and trained
+    assert trained[-1]["scale"] < 65536.0
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["scaler"]["scale"] == trained[-1]["scale"]
 
 
 def test_bf16_convolves_in_bf16_and_a_later_stage_in_fp32(tmp_path: Path):
