@@ -50,6 +50,8 @@ _SLOWER = 0.3
 """Of the rate a model was trained with, the share it is fine-tuned with: its start is no random one to be left fast."""
 _LEAST_STEPS = 40
 _VALIDATIONS = 8
+_MASK_TIMES = RectifiedFlow(prediction="clean", location=0.5, scale=1.3)
+"""How much of a rare label there is is decided on noisy times."""
 _STEP_LATENTS = 10_240
 """Latent voxels of a training step, in patches or whole volumes."""
 _CHECKPOINT_S = 120.0
@@ -122,7 +124,7 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
     precision = "bf16" if shortest >= _KERNEL else "fp32"
     return Part(
         codec=codec,
-        process=RectifiedFlow(prediction="clean"),
+        process=_MASK_TIMES if narrow else RectifiedFlow(prediction="clean"),
         backbone=UNetConfig(
             widths=widths,
             blocks=(2,) * len(widths),
@@ -138,6 +140,8 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
             patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
             whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
             whole_share=0.5 if narrow else 0.3,
+            channel_power=1.5 if narrow else 1.0,  # rare labels then weigh as they would at unit variance
+            pooled=0.002 if narrow else 0.0,
         ),
     )
 
