@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from synth.data.prepared import Prepared
 from synth.volume import Volume
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # no test may fail for a busy machine
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
