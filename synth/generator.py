@@ -23,6 +23,7 @@ from synth.denoiser import Bound, Denoise, Guided, prefix_weights
 from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
 from synth.model import Model, PartModel
 from synth.ports import Ports, Window
+from synth.recipe import check_window
 from synth.rng import torch_rng
 from synth.sample import Condition, MaskOrigin, Provenance, Sample
 from synth.sampler import Sampler
@@ -56,8 +57,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
-        if self.window is not None and not (self.window and min(self.window) >= 2):
-            raise ConfigError(f"window is {self.window}; give at least 2 latent voxels for each axis")
+        check_window(self.window)
 
 
 @dataclass(frozen=True, eq=False)

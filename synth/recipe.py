@@ -17,6 +17,12 @@ from synth.sampler import Ancestral, Euler, SamplerConfig
 from synth.training.config import Coupling, FitConfig
 
 
+def check_window(window: tuple[int, ...] | None) -> None:
+    """Refuse a window too small to overlap its neighbours. Errors: ConfigError."""
+    if window is not None and not (window and min(window) >= 2):
+        raise ConfigError(f"window is {window}; give at least 2 latent voxels for each axis")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining:
     """How a codec is trained: `crop` voxels along each axis (clipped to the volume), `batch` crops a step.
@@ -93,8 +99,7 @@ class Part:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
-        if self.window is not None and not (self.window and min(self.window) >= 2):
-            raise ConfigError(f"window is {self.window}; give at least 2 latent voxels for each axis")
+        check_window(self.window)
         if self.codec_training.critical and not isinstance(self.codec, AutoencoderConfig):
             raise ConfigError(f"codec_training: a critic trains an autoencoder, not {self.codec.kind}; take it out")
         if self.training.coupling is not None and isinstance(self.sampler, Ancestral):

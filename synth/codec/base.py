@@ -1,7 +1,7 @@
 """What every codec promises: whitened latents, any size, a stated halo."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -59,21 +59,20 @@ class Codec(nn.Module, ABC):
         return tuple(-(-n // self.stride) for n in grid)
 
     @torch.no_grad()
-    def fit_whitening(self, raw_latents: Callable[[], Iterable[Tensor]]) -> None:
-        """Set mean and standard deviation per channel from raw latents (channel, *grid) of *all* training volumes.
-
-        raw_latents gives them anew at every call, for codecs that pass over them twice.
-        """
-        count, total, squares = 0, torch.zeros(self.channels).double(), torch.zeros(self.channels).double()
-        for latents in raw_latents():
+    def fit_whitening(self, raw_latents: Iterable[Tensor]) -> None:
+        """Set mean and scale per channel from raw latents (channel, *grid) of *all* training volumes."""
+        count, sums = 0, torch.zeros(4, self.channels).double()
+        for latents in raw_latents:
             flat = latents.double().reshape(self.channels, -1)
             count += flat.shape[1]
-            total += flat.sum(dim=1)
-            squares += (flat**2).sum(dim=1)
-        mean = total / max(count, 1)
-        spread = (squares / max(count, 1) - mean**2).clamp_min(1e-12).sqrt()
-        self.latent_mean.copy_(mean)
-        self.latent_std.copy_(spread)
+            sums += torch.stack([(flat**power).sum(dim=1) for power in (1, 2, 3, 4)])
+        moments = sums / max(count, 1)
+        self.latent_mean.copy_(moments[0])
+        self.latent_std.copy_(self.spread(moments))
+
+    def spread(self, moments: Tensor) -> Tensor:
+        """Return what a channel is divided by, its standard deviation, of its moments E z .. E z^4 (4, channel)."""
+        return (moments[1] - moments[0] ** 2).clamp_min(1e-12).sqrt()
 
 
 def blocks_of(pixels: Tensor, stride: int) -> Tensor:

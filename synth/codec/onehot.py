@@ -1,6 +1,6 @@
 """One-hot masks: label maps through a codec of as many channels as labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -45,19 +45,11 @@ class OneHot(Codec):
         variance = (share * (1 - share)).clamp_min(_RAREST)
         self.scale.copy_((variance / variance.max()) ** (-self.balance / 2))
 
-    @torch.no_grad()
-    def fit_whitening(self, raw_latents: Callable[[], Iterable[Tensor]]) -> None:
-        """Set mean and scale per channel from raw latents (channel, *grid) of *all* training volumes.
-
-        scale = (E (z - mean)^4 / 3)^(1/4): the deviation of a Gaussian channel, more where values are rare and large.
-        """
-        super().fit_whitening(raw_latents)
-        count, fourth = 0, torch.zeros(self.channels).double()
-        for latents in raw_latents():
-            apart = latents.double().reshape(self.channels, -1) - self.latent_mean.double()[:, None]
-            count += apart.shape[1]
-            fourth += (apart**4).sum(dim=1)
-        self.latent_std.copy_((fourth / (3 * max(count, 1))).clamp_min(1e-24) ** 0.25)
+    def spread(self, moments: Tensor) -> Tensor:
+        """Return (E (z - mean)^4 / 3)^(1/4): a Gaussian channel's deviation, more where values are rare and large."""
+        mean, second, third, fourth = moments
+        central = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+        return (central / 3).clamp_min(1e-24) ** 0.25
 
     def hot(self, labels: Tensor) -> Tensor:
         """Return one-hot channels (batch, labels, *grid) of label maps (batch, 1, *grid)."""

@@ -116,9 +116,7 @@ def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> 
 def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: Path, *, seed: int) -> Task:
     """Return the codec on random crops as the loop takes it."""
     holdout = (pixels.prepared.split("holdout") or pixels.prepared.split("train"))[:8]
-    if training.critical:
-        return _contest_task(codec, training, pixels, previews, seed=seed)
-    return Task(
+    plain = Task(
         name=f"{pixels.part} codec",
         module=codec,
         loss=lambda module, batch, rng: module.loss(batch, rng),  # pyright: ignore[reportCallIssue]
@@ -127,20 +125,16 @@ def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: 
         preview=codec_preview(codec, [pixels.tensor(case) for case in holdout[:2]], previews),
         settings={"crop": training.crop, "batch": training.batch},
     )
-
-
-def _contest_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: Path, *, seed: int) -> Task:
-    """Return the codec against its critic as the loop takes it: the same stage, with more terms and another score."""
+    if not training.critical:
+        return plain
     assert isinstance(codec, Autoencoder), "recipes refuse a critic for anything else"
     contest = Contest(codec, adversarial=training.adversarial, perceptual=training.perceptual)
-    plain = codec_task(codec, replace(training, adversarial=0.0, perceptual=0.0), pixels, previews, seed=seed)
-    holdout = (pixels.prepared.split("holdout") or pixels.prepared.split("train"))[:8]
     first = round(training.critic_from * training.fit.steps * training.fit.accumulation)
     return replace(
         plain,
         module=contest,
         loss=lambda module, batch, rng: contest.loss(batch, rng),
-        batch=lambda step: Crops(pixels.crops(training, step, seed), heard=step >= first),
+        batch=lambda step: Crops(plain.batch(step), heard=step >= first),
         validate=lambda: codec_score(codec, (pixels.tensor(case) for case in holdout), sharp=True),
         settings={**plain.settings, **{n: getattr(training, n) for n in ("adversarial", "perceptual", "critic_from")}},
     )
@@ -151,7 +145,7 @@ def whiten(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> None:
     """Set the whitening of `codec` to the latents of `cases`."""
     codec.latent_mean.zero_()
     codec.latent_std.fill_(1.0)
-    codec.fit_whitening(lambda: (codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases))
+    codec.fit_whitening(codec.raw_encode(codec.pad(pixels.tensor(case)[None]))[0] for case in cases)
 
 
 def inner_of(codec: Codec) -> Codec:

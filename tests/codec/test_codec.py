@@ -21,7 +21,7 @@ def test_monai_is_a_codec(dims: int) -> None:
     made = codec.build(MonaiConfig(spatial_dims=dims, channels=3, widths=(8, 8, 8), groups=4)).eval()
     pixels = torch.randn(2, 1, *grid)
     with torch.no_grad():
-        made.fit_whitening(lambda: (made.raw_encode(made.pad(v[None]))[0] for v in pixels))
+        made.fit_whitening(made.raw_encode(made.pad(v[None]))[0] for v in pixels)
         latents = made.encode(pixels)
         assert tuple(latents.shape[2:]) == made.latent_grid(grid)
         assert torch.allclose(latents.movedim(1, 0).flatten(1).std(dim=1, correction=0), torch.ones(3), atol=1e-2)
@@ -37,7 +37,7 @@ def test_whitening_sees_every_volume() -> None:
     """The last of many volumes weighs as much as the first, and volumes of unequal size weigh by voxels."""
     made = codec.build(IdentityConfig(spatial_dims=2))
     volumes = [torch.zeros(1, 8, 8)] * 9 + [torch.full((1, 16, 16), 4.0)]
-    made.fit_whitening(lambda: iter(volumes))
+    made.fit_whitening(iter(volumes))
     every = torch.cat([v.flatten() for v in volumes])
     assert float(made.latent_mean) == pytest.approx(float(every.mean()), rel=1e-6)
     assert float(made.latent_std) == pytest.approx(float(every.std(correction=0)), rel=1e-6)

@@ -30,7 +30,7 @@ def test_latents_have_unit_variance_and_keep_the_grid(dims: int) -> None:
     ):
         made = codec.build(config).eval()
         with torch.no_grad():
-            made.fit_whitening(lambda made=made: (made.raw_encode(made.pad(v[None]))[0] for v in volumes))
+            made.fit_whitening(made.raw_encode(made.pad(v[None]))[0] for v in volumes)
             latents = torch.stack([made.encode(v[None])[0] for v in volumes]).movedim(1, 0).flatten(1)
         assert torch.allclose(latents.std(dim=1), torch.ones(made.channels), atol=1e-2)
         assert torch.allclose(latents.mean(dim=1), torch.zeros(made.channels), atol=1e-2)
@@ -51,14 +51,14 @@ def test_latents_of_rare_labels_stay_within_reach_of_the_noise(dims: int) -> Non
     made = codec.build(config)
     made.fit_balance(maps)
     made.inner.fit(made.scaled(m[None])[0] for m in maps)
-    made.fit_whitening(lambda: (made.raw_encode(made.pad(m[None]))[0] for m in maps))
+    made.fit_whitening(made.raw_encode(made.pad(m[None]))[0] for m in maps)
     latents = torch.stack([made.encode(m[None])[0] for m in maps]).movedim(1, 0).flatten(1)
     assert torch.allclose(latents.mean(dim=1), torch.zeros(6), atol=1e-3)
     assert torch.allclose((latents**4).mean(dim=1), torch.full((6,), 3.0), rtol=1e-3)
     wrong = [float((made.decode(made.encode(m[None]), grid=tuple(m.shape[1:]))[0] != m).float().mean()) for m in maps]
     assert max(wrong) < 0.02
     gaussian = torch.randn((6, 200, 200), generator=torch.Generator().manual_seed(1))
-    made.fit_whitening(lambda: [gaussian])
+    made.fit_whitening([gaussian])
     assert torch.allclose(made.latent_std, torch.ones(6), atol=0.02)
 
 
