@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from pipelines.configs import config_path
@@ -304,7 +305,7 @@ def main(options: Options) -> None:
     result = {
         "command": f"python -m benchmarks.kill WORK {options.out} --kills {options.kills} "
         f"--train-kills {options.train_kills} --seed {options.seed}",
-        "environment": environment(),
+        "environment": environment(torch.device("cpu")),
         "software": software(),
         "generate": measure_generate(options),
         "train": measure_train(options) if options.train_kills else None,

@@ -28,8 +28,10 @@ class Bench:
     """Pairs to time in all; 3 a process otherwise."""
     steps: int | None = None
     """Sampling steps; the model's own otherwise."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
     workers: int = 0
-    """Processes of one thread each; 0 = one a core."""
+    """Processes of one thread each; 0 = one a core, one in all on a GPU."""
     seed: int = 0
     """Seed of the pairs."""
     json: bool = False
@@ -41,15 +43,17 @@ class Bench:
         import sys
 
         from pipelines.generate import LARGEST_STEPS
+        from pipelines.machine import device_of
         from pipelines.progress import progress
-        from pipelines.workers import cores
+        from pipelines.workers import workers_on
         from synth.errors import ConfigError
 
         if self.steps is not None and self.steps > LARGEST_STEPS:
             raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
-        workers = min(self.workers or cores(), self.count or sys.maxsize)
+        device = str(device_of(self.device))
+        workers = min(self.workers or workers_on(device), self.count or sys.maxsize)
         count = self.count or PAIRS_A_WORKER * workers
-        job = Job(self.model, self.seed, self.steps)
+        job = Job(self.model, self.seed, self.steps, device)
         first = Timed(job)  # here too where others work: a model that cannot be read is told before they begin
         rows: list[Row] = []
         with progress("pairs", count) as bar:
@@ -68,6 +72,7 @@ class Job:
     model: str
     seed: int
     steps: int | None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +145,10 @@ class Timed:
 
         torch.set_num_threads(1)
         self.job = job
-        plain = load(job.model).with_sampling(Sampling(steps=job.steps))
-        self.device = next(plain.model.image.flow.parameters()).device
-        self.watch = Stopwatch(torch.cuda.synchronize if self.device.type == "cuda" else lambda: None)
+        plain = load(job.model, device=job.device).with_sampling(Sampling(steps=job.steps))
+        self.device = plain.model.image.device
+        on_gpu = self.device.type == "cuda"
+        self.watch = Stopwatch((lambda: torch.cuda.synchronize(self.device)) if on_gpu else lambda: None)
         self.generator = watched(plain, self.watch)
 
     def ask(self) -> "Condition":
@@ -183,12 +189,12 @@ class Timed:
         """Return what the figures are of."""
         from synth.generator import environment
 
-        model, here = self.generator.model, environment()
+        model, here = self.generator.model, environment(self.device)
         parts = {name: self.job.steps or part.part.steps for name, part in model.parts().items()}
         return {
             "model": model.recipe.name,
             "sha256": model.sha256,
-            "device": str(self.device),
+            "device": here["device"],
             "cpu": here["cpu"],
             "torch": here["torch"],
             "steps": parts,

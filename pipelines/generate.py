@@ -48,8 +48,10 @@ class Generate:
     """Guidance scale of every condition; 1 is the plain model."""
     window: str | None = None
     """Latent voxels that the network sees at once, such as 16,16,8; larger volumes in overlapping windows."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
     workers: int = 0
-    """Processes of one thread each; 0 = one a core."""
+    """Processes of one thread each; 0 = one a core, one in all on a GPU."""
     data: Path | None = None
     """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
     shard: str = "0/1"
@@ -57,10 +59,11 @@ class Generate:
 
     def run(self) -> int:
         """Write what is missing; nothing is written where the ask or a mask is wrong."""
+        from pipelines.machine import device_of
         from pipelines.progress import progress
         from pipelines.samples import Job, Worker, made, mask_files
         from pipelines.sidecars import validation_of
-        from pipelines.workers import alone, cores
+        from pipelines.workers import alone, workers_on
 
         self._check_numbers()
         shard, shards = self._shard()
@@ -76,6 +79,7 @@ class Generate:
             guidance=self.guidance,
             window=self._window(),
             masks=mask_files(self.masks),
+            device=str(device_of(self.device)),
         )
         worker = Worker(job)
         worker.check(self.count)
@@ -88,7 +92,7 @@ class Generate:
             if todo:  # without dataset.json, an unfinished folder is not taken for a dataset
                 (self.out / "dataset.json").unlink(missing_ok=True)
         with progress("samples", len(todo)) as bar:
-            for _ in made(job, worker, todo, min(self.workers or cores(), max(len(todo), 1))):
+            for _ in made(job, worker, todo, min(self.workers or workers_on(job.device), max(len(todo), 1))):
                 bar.advance()
         with alone(self.out):
             missing = len(set(range(self.count)) - worker.finished())

@@ -2,6 +2,10 @@
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -33,6 +37,32 @@ def in_words(duration_s: float) -> str:
     return f"{duration_s / 60:.0f} min" if duration_s < 5400 else f"{duration_s / 3600:.1f} h"
 
 
-def memory_gb() -> float:
-    """Return the machine's memory in GB."""
+def device_of(text: str, option: str = "--device") -> "torch.device":
+    """Return the device that auto, cpu, cuda or cuda:i means here: auto is the first GPU, the CPU where there is none.
+
+    Errors: ConfigError for other words and for a GPU that is not there.
+    """
+    import torch
+
+    from synth.errors import ConfigError
+
+    parts = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", text)
+    if parts is None:
+        raise ConfigError(f"{option} is {text!r}; give auto, cpu, cuda or cuda:i")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not count):
+        return torch.device("cpu")
+    index = int(parts[1] or 0)
+    if index >= count:
+        there = f"it has {count} GPUs" if count else "torch sees no GPU here"
+        raise ConfigError(f"{option} is {text!r}, {there}; give auto or cpu")
+    return torch.device("cuda", index)
+
+
+def memory_gb(device: "torch.device | None" = None) -> float:
+    """Return the memory in GB of a GPU, else the machine's."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory / 1e9
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

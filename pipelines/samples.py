@@ -27,6 +27,7 @@ class Job:
     guidance: float | None
     window: tuple[int, ...] | None
     masks: tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]
+    device: str = "cpu"
 
 
 class Worker:
@@ -46,7 +47,7 @@ class Worker:
             guidance=job.guidance,
             window=job.window,
         )
-        self.generator = load(job.model).with_sampling(sampling)
+        self.generator = load(job.model, device=job.device).with_sampling(sampling)
         schema = self.generator.model.recipe.schema
         assert schema is not None
         self.schema = schema

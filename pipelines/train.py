@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
+    import torch
+
     from synth.data.prepared import Prepared
     from synth.model import Model
     from synth.recipe import Recipe
@@ -44,6 +46,8 @@ class Train:
     """Fine-tune this model: a model folder, a run, or the name of a bundled model."""
     budget: str | None = None
     """With `auto`: the time to fill, such as 20m or 2h (the default)."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one. Of several processes each takes its own."""
     dry_run: bool = False
     """Time 20 steps of every stage, say hours and memory, and write nothing."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -55,17 +59,20 @@ class Train:
         import io
         import os
 
+        from pipelines.machine import device_of
         from synth.training.team import ALONE, team_of_launch
 
-        team = team_of_launch() if any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHED) else ALONE
+        team, device = ALONE, device_of(self.device)
+        if any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHED):
+            team, device = team_of_launch(cpu=device.type == "cpu")
         if team.leads:
-            return self._run(team)
+            return self._run(team, device)
         if self.dry_run:
             return 0
         with contextlib.redirect_stdout(io.StringIO()):
-            return self._run(team)
+            return self._run(team, device)
 
-    def _run(self, team: "Team") -> int:
+    def _run(self, team: "Team", device: "torch.device") -> int:
         import time
 
         from pipelines.machine import in_words
@@ -82,10 +89,10 @@ class Train:
             print(f"{self.data} has {len(prepared.folds)} folds; without --fold no patient is kept for validation")
         source = self._source()
         if self.dry_run:
-            recipe, estimate = self._recipe(prepared, source)
-            _tell(estimate or _measured(recipe, prepared, source))
+            recipe, estimate = self._recipe(prepared, source, device)
+            _tell(estimate or _measured(recipe, prepared, source, device), device)
             return 0
-        planned = config.dump(self._recipe(prepared, source)[0]) if team.leads else ""
+        planned = config.dump(self._recipe(prepared, source, device)[0]) if team.leads else ""
         recipe = config.load(Recipe, team.told(planned))
         if shared(recipe, team.size) != recipe:
             recipe = shared(recipe, team.size)
@@ -94,7 +101,7 @@ class Train:
             )
         started = time.monotonic()
         with _Bars(quiet=not team.leads) as bars:
-            folder = Experiment(recipe, prepared, self.out, bars.stage, print, source, team).run()
+            folder = Experiment(recipe, prepared, self.out, bars.stage, print, source, team, device).run()
         print(f"model in {folder} after {in_words(time.monotonic() - started)}")
         return 0
 
@@ -109,7 +116,9 @@ class Train:
             print(f"{self.source} does not record whom it was trained on; what is fine-tuned from it says so")
         return model
 
-    def _recipe(self, prepared: "Prepared", source: "Model | None") -> "tuple[Recipe, Estimate | None]":
+    def _recipe(
+        self, prepared: "Prepared", source: "Model | None", device: "torch.device"
+    ) -> "tuple[Recipe, Estimate | None]":
         """Return the recipe, and with `auto` what it will take; a run once planned keeps its plan."""
         from pipelines.configs import config_path
         from synth import config
@@ -128,9 +137,11 @@ class Train:
                 same = at_grid(continued(source.recipe), prepared.schema)
                 return config.load(Recipe, config.dump(same), overrides=self.set), None
             return config.load(Recipe, config_path(self.config), overrides=self.set), None
-        return self._planned(prepared, source)
+        return self._planned(prepared, source, device)
 
-    def _planned(self, prepared: "Prepared", source: "Model | None") -> "tuple[Recipe, Estimate | None]":
+    def _planned(
+        self, prepared: "Prepared", source: "Model | None", device: "torch.device"
+    ) -> "tuple[Recipe, Estimate | None]":
         from pipelines.machine import seconds
         from synth import config
         from synth.errors import ConfigError
@@ -149,24 +160,24 @@ class Train:
         budget = seconds(self.budget or DEFAULT_BUDGET, "--budget")
         first = design(prepared.schema) if source is None else redesign(source.recipe, prepared.schema)
         recipe = config.load(Recipe, config.dump(first), overrides=self.set)
-        recipe, estimate = schedule(recipe, _measured(recipe, prepared, source), budget_s=budget)
+        recipe, estimate = schedule(recipe, _measured(recipe, prepared, source, device), budget_s=budget)
         if not self.dry_run:
-            _tell(estimate)
+            _tell(estimate, device)
             self.out.mkdir(parents=True, exist_ok=True)
             write_bytes(path, config.dump(recipe).encode())
         return recipe, estimate
 
 
-def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None") -> "Estimate":
+def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None", device: "torch.device") -> "Estimate":
     """Return what the recipe costs here, a bar meanwhile."""
     from pipelines.progress import progress
     from synth.training.plan import measure
 
     with progress("timing stages", 4 if recipe.mask is not None else 2) as bar:
-        return measure(recipe, prepared, report=lambda stage: bar.advance(note=stage), source=source)
+        return measure(recipe, prepared, report=lambda stage: bar.advance(note=stage), source=source, device=device)
 
 
-def _tell(estimate: "Estimate") -> None:
+def _tell(estimate: "Estimate", device: "torch.device") -> None:
     """Print the table of stages. Errors: ConfigError where the memory does not suffice."""
     from pipelines.machine import in_words, memory_gb
     from synth.errors import ConfigError
@@ -175,10 +186,11 @@ def _tell(estimate: "Estimate") -> None:
     for stage, cost in estimate.stages.items():
         print(f"  {stage:<18} {cost.step_s:>9.3f} {cost.hours:>7.2f} {cost.peak_gb:>6.2f}")
     print(f"  {'encoding':<18} {'':>9} {estimate.encoding_s / 3600:>7.2f}")
-    print(f"  in all {in_words(estimate.hours * 3600)}, at most {estimate.peak_gb:.1f} GB of {memory_gb():.0f}")
-    if estimate.peak_gb > 0.9 * memory_gb():
+    there = memory_gb(device)
+    print(f"  in all {in_words(estimate.hours * 3600)}, at most {estimate.peak_gb:.1f} GB of {there:.0f}")
+    if estimate.peak_gb > 0.9 * there:
         raise ConfigError(
-            f"training needs {estimate.peak_gb:.1f} GB, this machine has {memory_gb():.1f}; prepare with a coarser "
+            f"training needs {estimate.peak_gb:.1f} GB, {device} has {there:.1f}; prepare with a coarser "
             "--spacing or lower batch sizes in the recipe"
         )
 

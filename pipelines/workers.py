@@ -17,6 +17,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers_on(device: str) -> int:
+    """Return how many processes sample best on a device when nobody says: one a core, one in all on a GPU."""
+    return cores() if device == "cpu" else 1
+
+
 def run_all(
     work: Callable[[int], Result], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
 ) -> Iterator[Result]:

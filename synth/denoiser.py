@@ -35,9 +35,9 @@ class Denoiser(nn.Module):
         return self.process.estimate(x, self.predict(x, t, ports), t)
 
     def predict(self, x: Tensor, t: Tensor, ports: Ports) -> Tensor:
-        """Return the backbone's raw prediction, in the dtype of x, for the inputs that the process asks for."""
+        """Return the backbone's raw prediction, as x is (dtype, device), for the inputs that the process asks for."""
         scaled, time = self.process.inputs(x, t)
-        return self.backbone(scaled, time.to(x.dtype), ports).to(x.dtype)
+        return self.backbone(scaled, time.to(x), ports).to(x.dtype)
 
 
 @dataclass(frozen=True, eq=False)

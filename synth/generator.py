@@ -130,12 +130,12 @@ class Generator:
         latent_grid = part.codec.latent_grid(grid)
         process = part.flow.denoiser.process
         rng = torch_rng(*seed, stream)
-        x = process.start((1, part.codec.channels, *latent_grid), rng)
+        x = process.start((1, part.codec.channels, *latent_grid), rng).to(part.device)
         sampler = self.sampling.sampler or part.part.sampler
         times = process.grid(self.sampling.steps or part.part.steps, latent_grid)  # pyright: ignore[reportAttributeAccessIssue]
         windows = self._windows(part, latent_grid)
         latents = sampler(self._guided(part, condition, latent_grid, windows), times, x, rng)
-        return part.codec.decode(latents, grid=grid)[0], seam(latents, windows)
+        return part.codec.decode(latents, grid=grid)[0].cpu(), seam(latents, windows)
 
     def check_window(self) -> None:
         """Refuse a window of other dimensions than the model. Errors: ConfigError."""
@@ -156,7 +156,7 @@ class Generator:
         levels = [scales.get(group, 1.0) for group, _ in prefixes[1:]]
 
         def bound(place: Place, drop: frozenset[str]) -> Bound:
-            window = Window.at(place, latent_grid, spacing_mm=self._schema.spacing_mm)
+            window = Window.at(place, latent_grid, spacing_mm=self._schema.spacing_mm).to(part.device)
             asked = replace(condition, mask=_cut(condition.mask, place, part.codec.stride))
             return Bound(part.flow.denoiser, conditioner([asked], window=window, drop=[drop]))
 
@@ -241,7 +241,7 @@ class Generator:
             steps=self.sampling.steps or part.steps,
             guidance=self.guidance_of(self.model.image),
             mask_origin=origin,
-            environment=environment(),
+            environment=environment(self.model.image.device),
             software=software(),
             condition=asked,
         )
@@ -260,14 +260,15 @@ def _cut(mask: Volume | None, place: Place, stride: int) -> Volume | None:
     return Volume(mask.data[(slice(None), *(slice(s.start * stride, s.stop * stride) for s in place))])
 
 
-def environment() -> dict[str, str]:
+def environment(device: torch.device) -> dict[str, str]:
     """Return what bytes may depend on: torch, CPU instructions, dtype, device."""
+    name = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
         "torch": torch.__version__,
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": str(torch.get_num_threads()),
         "dtype": "float32",
-        "device": "cpu",
+        "device": f"{device.type}{name}",
     }
 
 
@@ -287,8 +288,10 @@ def bundled() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/recipe.yaml"))}
 
 
-def load(model: str | Path) -> Generator:
+def load(model: str | Path, *, device: str | torch.device = "cpu") -> Generator:
     """Return the generator of a model folder, of a run that ended in one, or of a bundled model by its name.
+
+    Its networks are on `device`; samples and their noise are on the CPU whatever it is.
 
     Errors: CheckpointError when there is no such folder or name, or the folder is damaged.
     """
@@ -300,7 +303,7 @@ def load(model: str | Path) -> Generator:
             path = names[str(model)]
     if not path.is_dir():
         raise CheckpointError(f"no model folder or bundled model {str(model)!r}; {nearest(str(model), bundled())}")
-    return Generator(read_model(path))
+    return Generator(read_model(path).to(torch.device(device)))
 
 
 def save(generator: Generator, folder: str | Path) -> str:

@@ -5,6 +5,7 @@ A model has an image part and, where it can make its own masks, a mask part.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from synth import backbone, codec
@@ -42,6 +43,17 @@ class PartModel:
         named: dict[str, nn.Module] = {"codec": self.codec, "flow": self.flow}
         return named if self.texture is None else {**named, "texture": self.texture}
 
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are."""
+        return self.codec.latent_mean.device
+
+    def to(self, device: torch.device) -> "PartModel":
+        """Return self with its networks on `device`; the texture stays where noise is drawn, on the CPU."""
+        self.codec.to(device)
+        self.flow.to(device)
+        return self
+
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by its dotted name."""
         return {f"{name}.{key}": t for name, module in self.modules().items() for key, t in module.state_dict().items()}
@@ -63,6 +75,12 @@ class Model:
     def parts(self) -> dict[str, PartModel]:
         """Return the parts by name."""
         return {"image": self.image} if self.mask is None else {"image": self.image, "mask": self.mask}
+
+    def to(self, device: torch.device) -> "Model":
+        """Return self with the networks of every part on `device`."""
+        for part in self.parts().values():
+            part.to(device)
+        return self
 
     def eval(self) -> "Model":
         """Return self with every module in evaluation mode and without gradients."""

@@ -52,6 +52,11 @@ class Window:
         spacing = None if spacing_mm is None else torch.tensor([spacing_mm] * batch, dtype=torch.float32)
         return cls(grid, torch.zeros(batch, len(grid)), full, spacing)
 
+    def to(self, device: torch.device) -> "Window":
+        """Return the window with its numbers on `device`."""
+        spacing = None if self.spacing_mm is None else self.spacing_mm.to(device)
+        return replace(self, origin=self.origin.to(device), full=self.full.to(device), spacing_mm=spacing)
+
     @classmethod
     def at(
         cls, place: tuple[slice, ...], full: tuple[int, ...], *, spacing_mm: tuple[float, ...] | None = None

@@ -61,7 +61,7 @@ class Codec(nn.Module, ABC):
     @torch.no_grad()
     def fit_whitening(self, raw_latents: Iterable[Tensor]) -> None:
         """Set mean and scale per channel from raw latents (channel, *grid) of *all* training volumes."""
-        count, sums = 0, torch.zeros(4, self.channels).double()
+        count, sums = 0, self.latent_mean.new_zeros(4, self.channels).double()
         for latents in raw_latents:
             flat = latents.double().reshape(self.channels, -1)
             count += flat.shape[1]

@@ -39,7 +39,7 @@ class OneHot(Codec):
     def fit_balance(self, maps: Iterable[Tensor]) -> None:
         """Set `scale` from label maps (1, *grid): (v / max v) ** (-balance / 2), v = p (1 - p), p its share."""
         counts = sum(
-            (torch.bincount(m.long().flatten(), minlength=self.labels) for m in maps), torch.zeros(self.labels)
+            (torch.bincount(m.long().flatten(), minlength=self.labels) for m in maps), torch.zeros_like(self.scale)
         )
         share = counts / counts.sum().clamp_min(1)
         variance = (share * (1 - share)).clamp_min(_RAREST)

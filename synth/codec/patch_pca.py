@@ -31,7 +31,8 @@ class PatchPCA(Codec):
     def fit(self, volumes: Iterable[Tensor]) -> None:
         """Set basis, mean and whitening from volumes (in_channels, *grid), in float64."""
         block = self.basis.shape[1]
-        count, total, products = 0, torch.zeros(block).double(), torch.zeros(block, block).double()
+        zeros = self.block_mean.new_zeros
+        count, total, products = 0, zeros(block).double(), zeros(block, block).double()
         for volume in volumes:
             flat = blocks_of(self.pad(volume[None]), self.stride)[0].reshape(block, -1).double()
             count += flat.shape[1]

@@ -38,7 +38,7 @@ class MaskEncoder(nn.Module):
         assert tuple(mask.shape) == full, f"mask {tuple(mask.shape)} is not {full}"
         split = [part for n in full for part in (n // self.stride, self.stride)]
         coarse, fine = range(0, 2 * self.dims, 2), range(1, 2 * self.dims, 2)
-        cells = mask.long().reshape(split).permute(*coarse, *fine).flatten(self.dims)
+        cells = mask.to(self.null.device).long().reshape(split).permute(*coarse, *fine).flatten(self.dims)
         hot = functional.one_hot(cells, self.labels).to(self.null.dtype).flatten(self.dims)
         embedded = functional.silu(self.project(hot))
         return embedded.permute(self.dims, *range(self.dims))

@@ -23,8 +23,8 @@ class Estimate:
 
 
 def expand(t: "Tensor", like: "Tensor") -> "Tensor":
-    """Return times (batch,) or (batch, parts) shaped to multiply `like` (batch, ...)."""
-    return t.to(like.dtype).reshape(*t.shape, *([1] * (like.ndim - t.ndim)))
+    """Return times (batch,) or (batch, parts) shaped to multiply `like` (batch, ...), in its dtype on its device."""
+    return t.to(like).reshape(*t.shape, *([1] * (like.ndim - t.ndim)))
 
 
 @runtime_checkable

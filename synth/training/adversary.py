@@ -63,7 +63,8 @@ class Contest(nn.Module):
     def __init__(self, codec: Autoencoder, *, adversarial: float, perceptual: float) -> None:
         super().__init__()
         self.codec = codec
-        self.critic = Critic(channels=codec.in_channels, spatial_dims=codec.spatial_dims)
+        critic = Critic(channels=codec.in_channels, spatial_dims=codec.spatial_dims)
+        self.critic = critic.to(codec.latent_mean.device)
         self.adversarial, self.perceptual = adversarial, perceptual
 
     def loss(self, crops: Crops, rng: torch.Generator) -> dict[str, Tensor]:

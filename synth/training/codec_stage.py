@@ -24,6 +24,7 @@ from synth.training.preview import codec_preview
 from synth.training.team import ALONE, Team
 
 PartName = Literal["image", "mask"]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Pixels:
 
     prepared: Prepared
     part: PartName
+    device: torch.device = CPU
 
     def of(self, case: PreparedCase, window: tuple[slice, ...] = ()) -> np.ndarray:
         """Return (channel, *grid), those inside `window` where one is given."""
@@ -41,7 +43,7 @@ class Pixels:
 
     def tensor(self, case: PreparedCase) -> Tensor:
         """Return (channel, *grid) as a float tensor."""
-        return torch.from_numpy(np.array(self.of(case), dtype=np.float32))
+        return torch.from_numpy(np.array(self.of(case), dtype=np.float32)).to(self.device)
 
     def crops(self, training: CodecTraining, step: int, seed: int) -> Tensor:
         """Return the batch of `step`: random crops of random training cases."""
@@ -56,7 +58,7 @@ class Pixels:
                 first = int(rng.integers(n - size + 1))
                 window.append(slice(first, first + size))
             out.append(np.array(self.of(case, tuple(window)), dtype=np.float32))
-        return torch.from_numpy(np.stack(out))
+        return torch.from_numpy(np.stack(out)).to(self.device)
 
 
 def train_codec(
@@ -107,7 +109,7 @@ def start_codec(codec: Codec, pixels: Pixels, cases: Sequence[PreparedCase]) -> 
     if isinstance(codec, OneHot):
         codec.fit_balance(pixels.tensor(case) for case in cases)
     if isinstance(inner, (PatchPCA, Autoencoder)):
-        linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner)
+        linear = inner if isinstance(inner, PatchPCA) else _pca_like(inner).to(inner.latent_mean.device)
         linear.fit(prepare(pixels.tensor(case)[None])[0] for case in cases)
         if isinstance(inner, Autoencoder):
             inner.start_from(linear)
@@ -179,7 +181,7 @@ def fit_texture(texture: Texture, codec: Codec, pixels: Pixels, *, volumes: int 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for case in pixels.prepared.split("train")[:volumes]:
             voxels = pixels.tensor(case)
-            yield voxels, codec.decode(codec.encode(voxels[None]), grid=tuple(voxels.shape[1:]))[0]
+            yield voxels.cpu(), codec.decode(codec.encode(voxels[None]), grid=tuple(voxels.shape[1:]))[0].cpu()
 
     texture.fit(pairs())
 
@@ -199,7 +201,7 @@ def cache_latents(
     for number, case in enumerate(cases, start=1):
         path = folder / f"{case.case}.npy"
         if not path.is_file():
-            latents = codec.encode(pixels.tensor(case)[None])[0].numpy()
+            latents = codec.encode(pixels.tensor(case)[None])[0].cpu().numpy()
             partial = path.with_suffix(".partial.npy")
             np.save(partial, latents)
             partial.replace(path)

@@ -22,6 +22,7 @@ from synth.errors import ConfigError
 from synth.model import Model, PartModel, build_part
 from synth.recipe import Part, Recipe
 from synth.training.codec_stage import (
+    CPU,
     PartName,
     Pixels,
     cache_latents,
@@ -48,6 +49,7 @@ class Experiment:
     say      told in words what a user should know of a stage
     source   the model to start from, where it is fine-tuned and not trained anew
     team     the processes that run it together, on one folder; each is given its own place in it
+    device   where this process's networks are trained
     """
 
     recipe: Recipe
@@ -57,6 +59,7 @@ class Experiment:
     say: Callable[[str], None] = lambda _: None
     source: Model | None = None
     team: Team = ALONE
+    device: torch.device = CPU
 
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
@@ -82,8 +85,8 @@ class Experiment:
 
     def _codec(self, part: Part, name: PartName, origin: Origin | None) -> PartModel:
         torch.manual_seed(_stage_seed(self.recipe.seed, f"{name} codec"))
-        model = build_part(part) if origin is None else origin.part(name, part)
-        pixels = Pixels(self.prepared, name)
+        model = (build_part(part) if origin is None else origin.part(name, part)).to(self.device)
+        pixels = Pixels(self.prepared, name, self.device)
         stage = f"{name} codec"
         if origin is not None and not origin.tunes(name, part):
             self._kept(model, pixels)
@@ -124,7 +127,11 @@ class Experiment:
 
     def _flow(self, model: PartModel, name: PartName) -> None:
         latents = Latents(
-            self.prepared, self.folder / name / "latents", model.codec.stride, masks=model.part.conditioning.labels > 0
+            self.prepared,
+            self.folder / name / "latents",
+            model.codec.stride,
+            masks=model.part.conditioning.labels > 0,
+            device=self.device,
         )
         early = train_flow(
             model,

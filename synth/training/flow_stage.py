@@ -31,6 +31,7 @@ class Latents:
     folder: Path
     stride: int
     masks: bool
+    device: torch.device = torch.device("cpu")
     _cache: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, case: PreparedCase) -> Tensor:
@@ -53,7 +54,7 @@ class Latents:
         full = torch.tensor([tuple(self.of(case).shape[1:]) for case in cases], dtype=torch.float32)
         spacing = torch.tensor([self.prepared.schema.spacing_mm] * len(cases), dtype=torch.float32)
         window = Window(grid, torch.tensor(origins, dtype=torch.float32), full, spacing)
-        return LatentBatch(torch.stack(clean), conditions, window)
+        return LatentBatch(torch.stack(clean).to(self.device), conditions, window.to(self.device))
 
     def _mask(self, case: PreparedCase, origin: tuple[int, ...], grid: tuple[int, ...]) -> Volume | None:
         if not self.masks:
@@ -169,7 +170,7 @@ def _scale(model: PartModel) -> Tensor:
     with torch.no_grad():
         grid = (3,) * codec.spatial_dims
         inner = getattr(codec, "inner", codec)
-        steps = torch.zeros(codec.channels + 1, codec.channels, *grid)
+        steps = codec.latent_mean.new_zeros(codec.channels + 1, codec.channels, *grid)
         centre = (1,) * codec.spatial_dims
         for channel in range(codec.channels):
             steps[(channel + 1, channel, *centre)] = 1.0

@@ -25,6 +25,7 @@ from synth.model import Model, build_part
 from synth.process import RectifiedFlow
 from synth.recipe import CodecTraining, FlowTraining, Part, Recipe
 from synth.training.codec_stage import (
+    CPU,
     PartName,
     Pixels,
     cache_latents,
@@ -199,6 +200,7 @@ def measure(
     steps: int = 20,
     report: Callable[[str], None] | None = None,
     source: Model | None = None,
+    device: torch.device = CPU,
 ) -> Estimate:
     """Return what the stages of `recipe` cost, by `steps` timed steps of each on a few training cases.
 
@@ -216,8 +218,8 @@ def measure(
             if part is None:
                 continue
             torch.manual_seed(0)
-            model = build_part(part) if origin is None else origin.part(name, part)
-            pixels = Pixels(few, name)
+            model = (build_part(part) if origin is None else origin.part(name, part)).to(device)
+            pixels = Pixels(few, name, device)
             folder = Path(place) / name
             started = time.perf_counter()
             if origin is None:
@@ -234,7 +236,8 @@ def measure(
                 costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
                 model.codec.eval()
             cache_latents(model.codec, pixels, folder)
-            latents = Latents(few, folder, model.codec.stride, masks=part.conditioning.labels > 0)
+            masks = part.conditioning.labels > 0
+            latents = Latents(few, folder, model.codec.stride, masks=masks, device=device)
             tell(f"{name} generator")
             kinds = []
             for share in (0.0, 1.0):

@@ -18,12 +18,15 @@ from synth.errors import SynthError
 class Team:
     """Process number `rank` of `size`; the default is a process of its own. All of them must make the same calls.
 
+    cpu   they talk on the CPU, though the machine may have other devices
+
     >>> list(Team(rank=1, size=2).share(range(4))), Team().total(torch.tensor([2.0])).tolist()
     ([1, 3], [2.0])
     """
 
     rank: int = 0
     size: int = 1
+    cpu: bool = True
 
     @property
     def leads(self) -> bool:
@@ -36,7 +39,10 @@ class Team:
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over all processes."""
-        return values if self.size == 1 else accelerator().reduce(values, reduction="sum")
+        if self.size == 1:
+            return values
+        here = accelerator(cpu=self.cpu)
+        return here.reduce(values.to(here.device), reduction="sum").to(values.device)
 
     def any(self, here: bool) -> bool:
         """True where it is so in any process."""
@@ -54,16 +60,16 @@ class Team:
     def wait(self) -> None:
         """Return once all processes are here."""
         if self.size > 1:
-            accelerator().wait_for_everyone()
+            accelerator(cpu=self.cpu).wait_for_everyone()
 
 
 ALONE = Team()
 
 
-def team_of_launch() -> Team:
-    """Return this process's place among those that a launcher such as torchrun began; alone without one."""
-    found = accelerator()
-    return Team(rank=found.process_index, size=found.num_processes)
+def team_of_launch(*, cpu: bool = True) -> tuple[Team, torch.device]:
+    """Return this process's place among those that a launcher such as torchrun began, and its own device."""
+    found = accelerator(cpu=cpu)
+    return Team(rank=found.process_index, size=found.num_processes, cpu=cpu), found.device
 
 
 def accelerator(*, cpu: bool = True) -> Any:

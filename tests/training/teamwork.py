@@ -16,7 +16,7 @@ from tests.training import tiny
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    team = team_of_launch()
+    team, _ = team_of_launch()
     assert team.size > 1, "start this with a launcher"
 
     def report(done: int, *_: object) -> None:
