@@ -90,7 +90,7 @@ class Prepare:
                 f"that is coarser than the data ({schema.native_grid} at {native} mm), for a budget of {self.budget};"
             )
             print("samples are made there and written on the data's own grid; --budget or --spacing asks for finer")
-        _write_plan(prepared, budget_s)
+        _write_plan(prepared, self.budget, budget_s)
         for note in dataset.notes:
             print(note)
         if division.assumed:
@@ -105,12 +105,19 @@ class Prepare:
         return 0
 
 
-def _write_plan(prepared: "Prepared", budget_s: float) -> None:
-    """Write plan.yaml: a recipe for this data, its steps for two cores; `synth train auto` times this machine."""
+def _write_plan(prepared: "Prepared", budget: str, budget_s: float) -> None:
+    """Write plan.yaml, a recipe for this data with steps for two cores, and plan.json, the budget it is made for.
+
+    `synth train auto` takes it from there, edited or not, and counts its steps anew on the machine it runs on.
+    """
+    import json
+
+    from pipelines.train import ASKED, PLAN
     from synth import config
     from synth.io import write_bytes
     from synth.training.plan import design, nominal, schedule
 
     recipe = design(prepared.schema)
     recipe, _ = schedule(recipe, nominal(recipe), budget_s=max(budget_s, LEAST_PLAN_S))
-    write_bytes(prepared.folder / "plan.yaml", config.dump(recipe).encode())
+    write_bytes(prepared.folder / PLAN, config.dump(recipe).encode())
+    write_bytes(prepared.folder / ASKED, (json.dumps({"budget": budget}) + "\n").encode())

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AUTO, SAME = "auto", "same"
 DEFAULT_BUDGET = "2h"
+PLAN, ASKED = "plan.yaml", "plan.json"
+"""A plan, and what was asked of it with what it will take."""
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What launchers (torchrun, accelerate, mpirun) say in the environment of the processes they begin."""
 
@@ -45,7 +47,7 @@ class Train:
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL")] = None
     """Fine-tune this model: a model folder, a run, or the name of a bundled model."""
     budget: str | None = None
-    """With `auto`: the time to fill, such as 20m or 2h (the default)."""
+    """With `auto`: the time to fill, such as 20m or 2h; otherwise what the data was prepared for."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one. Of several processes each takes its own."""
     dry_run: bool = False
@@ -142,30 +144,78 @@ class Train:
     def _planned(
         self, prepared: "Prepared", source: "Model | None", device: "torch.device"
     ) -> "tuple[Recipe, Estimate | None]":
+        import json
+        from dataclasses import asdict
+
         from pipelines.machine import seconds
         from synth import config
-        from synth.errors import ConfigError
         from synth.io import write_bytes
         from synth.recipe import Recipe
-        from synth.training.plan import design, redesign, schedule
+        from synth.training.plan import redesign, schedule
 
-        path = self.out / "plan.yaml"
+        path, told = self.out / PLAN, self.out / ASKED
         if path.is_file() and not self.dry_run:
-            if self.budget is not None or self.set:
-                raise ConfigError(
-                    f"{path} is this run's plan; leave --budget and --set out to go on, or give another --out"
-                )
+            self._require_same_ask(told)
             print(f"going on with {path}")
             return config.load(Recipe, path), None
-        budget = seconds(self.budget or DEFAULT_BUDGET, "--budget")
-        first = design(prepared.schema) if source is None else redesign(source.recipe, prepared.schema)
+        budget = self.budget or budget_of(prepared)
+        first = planned(prepared) if source is None else redesign(source.recipe, prepared.schema)
         recipe = config.load(Recipe, config.dump(first), overrides=self.set)
-        recipe, estimate = schedule(recipe, _measured(recipe, prepared, source, device), budget_s=budget)
+        recipe, estimate = schedule(
+            recipe, _measured(recipe, prepared, source, device), budget_s=seconds(budget, "--budget")
+        )
         if not self.dry_run:
             _tell(estimate, device)
             self.out.mkdir(parents=True, exist_ok=True)
+            asked = {"budget": self.budget, "set": list(self.set)}
+            means = {"hours": estimate.hours, "peak_gb": estimate.peak_gb, "stages": asdict(estimate)["stages"]}
+            write_bytes(told, (json.dumps({**asked, "estimate": means}, indent=1) + "\n").encode())
             write_bytes(path, config.dump(recipe).encode())
         return recipe, estimate
+
+    def _require_same_ask(self, told: Path) -> None:
+        """Refuse another budget or other settings than a run was planned with. Errors: ConfigError."""
+        import json
+
+        from synth.errors import ConfigError
+
+        before: dict[str, object] = {}
+        if told.is_file():
+            try:
+                before = dict(json.loads(told.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise ConfigError(f"{told} is broken ({error}); give another --out") from error
+        for option, now in (("budget", self.budget), ("set", list(self.set))):
+            if now and now != before.get(option):
+                raise ConfigError(
+                    f"{told.parent} was planned with --{option} {before.get(option) or 'left out'}, now it is {now}; "
+                    f"leave --{option} out to go on, or give another --out"
+                )
+
+
+def planned(prepared: "Prepared") -> "Recipe":
+    """Return the plan that `synth prepare` wrote beside the data, as it stands there now; without one, a new plan."""
+    from synth import config
+    from synth.recipe import Recipe
+    from synth.training.plan import design
+
+    path = prepared.folder / PLAN
+    return config.load(Recipe, path) if path.is_file() else design(prepared.schema)
+
+
+def budget_of(prepared: "Prepared") -> str:
+    """Return the budget that the data was prepared for; 2h where that is not known."""
+    import json
+
+    path = prepared.folder / ASKED
+    if not path.is_file():
+        return DEFAULT_BUDGET
+    from synth.errors import DataError
+
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["budget"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is broken ({error!r}); give --budget, or prepare again") from error
 
 
 def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None", device: "torch.device") -> "Estimate":

@@ -1,15 +1,12 @@
 """A whole experiment: every stage of a recipe in order, each resumable, ending in a model folder."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from synth import config
 from synth.checkpoint import write_model
 from synth.codec import build as build_codec
 from synth.codec.config import CodecConfig, OneHotConfig
@@ -21,6 +18,7 @@ from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.model import Model, PartModel, build_part
 from synth.recipe import Part, Recipe
+from synth.training.claim import claim, facts
 from synth.training.codec_stage import (
     CPU,
     PartName,
@@ -34,7 +32,6 @@ from synth.training.codec_stage import (
 from synth.training.finetune import Origin
 from synth.training.fit import Report
 from synth.training.flow_stage import Latents, train_flow
-from synth.training.state import write_json
 from synth.training.team import ALONE, Team
 
 StageReport = Callable[[str], Report]
@@ -67,9 +64,12 @@ class Experiment:
         seen = Seen.of(self.prepared, seed=self.recipe.seed)
         seen = seen if origin is None else origin.seen(seen)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _claim(self.folder / "data.json", _facts(self.prepared, seen, origin, recipe), self.team)
+        claim(self.folder / "data.json", facts(self.prepared, seen, origin, recipe), self.team)
         for note in () if origin is None else origin.notes:
             self.say(note)
+        if not prepared.split("holdout"):
+            self.say(_NO_HOLDOUT)
+            recipe = _to_the_end(recipe)
         work = replace(self, prepared=prepared)
         image = work._codec(recipe.image, "image", origin)
         mask = None if recipe.mask is None else work._codec(recipe.mask, "mask", origin)
@@ -157,48 +157,24 @@ def settled(recipe: Recipe, prepared: Prepared, source: Model | None) -> tuple[R
     return origin.complete(recipe), origin.prepared, origin
 
 
-def _facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe) -> dict[str, Any]:
-    """Return what a run is on: stages that are fitted, and latents that are kept, could not tell themselves."""
-    own = replace(seen, source=None, unrecorded="")
-    data = hashlib.sha256(own.dump() + config.dump(prepared.schema).encode()).hexdigest()
-    facts: dict[str, Any] = {"fold": prepared.fold, "data": data}
-    return facts if origin is None else {**facts, "source": origin.sha256, "tuned": origin.tuned(recipe)}
+_NO_HOLDOUT = (
+    "no hold-out patients: checkpoints are chosen by the loss on training patients, which cannot tell learning from "
+    "memorising, so no stage ends early; prepare with more patients or a larger --holdout"
+)
 
 
-def _claim(path: Path, now: Mapping[str, Any], team: Team) -> None:
-    """Write on what a new run is; refuse another fold, data or model to start from for a run that was begun.
+def _to_the_end(recipe: Recipe) -> Recipe:
+    """Return the recipe without patience: what it would wait for is no hold-out score."""
 
-    A run of before folds is of none.
-    """
-    out, fold, source = path.parent, now["fold"], now.get("source")
-    if not path.is_file():
-        if any((out / part).exists() for part in ("image", "mask")):
-            if fold is not None:
-                raise ConfigError(f"{out} was begun without folds; give another --out for fold {fold}")
-            if source is not None:
-                raise ConfigError(f"{out} was begun without --from; give another --out")
-        team.wait()  # all have looked before the leader writes
-        if team.leads:
-            write_json(path, now)
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        _ = before["fold"], before["data"], before.get
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is broken ({error!r}); give another --out") from error
-    if before["fold"] != fold:
-        words = ["no fold" if one is None else f"fold {one}" for one in (before["fold"], fold)]
-        raise ConfigError(f"{out} was begun on {words[0]}, now it is {words[1]}; give another --out")
-    if before["data"] != now["data"]:
-        raise ConfigError(f"{out} was begun on other data or another seed; give another --out")
-    if before.get("source") != source:
-        words = ["no model" if one is None else f"model {str(one)[:12]}" for one in (before.get("source"), source)]
-        raise ConfigError(
-            f"{out} was begun from {words[0]}, now it is from {words[1]}; give that --from or another --out"
+    def patient(part: Part) -> Part:
+        codec_training, training = part.codec_training, part.training
+        return replace(
+            part,
+            codec_training=replace(codec_training, fit=replace(codec_training.fit, patience=0)),
+            training=replace(training, fit=replace(training.fit, patience=0)),
         )
-    if before.get("tuned") != now.get("tuned"):
-        words = [", ".join(one) or "none" for one in (before["tuned"], now["tuned"])]
-        raise ConfigError(f"{out} was begun training on the codecs {words[0]}, now {words[1]}; give another --out")
+
+    return replace(recipe, image=patient(recipe.image), mask=None if recipe.mask is None else patient(recipe.mask))
 
 
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:

@@ -19,8 +19,10 @@ from synth.training.objectives import DenoisingObjective, LatentBatch, channel_w
 from synth.training.preview import flow_preview
 from synth.training.team import ALONE, Team
 from synth.volume import Volume
+from synth.windows import places
 
 TIME_BINS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_SCORED_WINDOWS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previe
         loss=lambda module, data, rng: {"denoising": objective(model.flow, data, rng)},
         batch=batch,
         validate=lambda: holdout_score(model, objective, latents, holdout[:12]),
-        preview=flow_preview(model, [_whole(latents, case) for case in holdout[:2]], previews),
+        preview=flow_preview(model, [_scored(model, latents, case)[0] for case in holdout[:2]], previews),
         settings=_settings(model, training),
     )
 
@@ -135,19 +137,20 @@ def train_flow(
 def holdout_score(
     model: PartModel, objective: DenoisingObjective, latents: Latents, cases: Sequence[PreparedCase]
 ) -> Mapping[str, float]:
-    """Return the conditional denoising loss of whole hold-out volumes at fixed times and noise, and its mean.
+    """Return the conditional denoising loss of hold-out volumes at fixed times and noise, and its mean.
 
+    Volumes are whole, or some windows of them where the part samples in windows: it never learned more at once.
     t is the share of the way from data to noise, so that figures of one name compare across runs of one process.
     """
     process = model.flow.denoiser.process
     figures: dict[str, list[float]] = {f"t={t}": [] for t in TIME_BINS}
     for number, case in enumerate(cases):
-        whole = _whole(latents, case)
-        for t in TIME_BINS:
-            rng = torch_rng("holdout", number, round(100 * t))
-            times = process.at_share(torch.tensor([t], dtype=torch.float64))
-            loss = replace(objective, pooled=0.0).at(model.flow, whole, times, rng)
-            figures[f"t={t}"].append(float(loss.mean()))
+        for index, batch in enumerate(_scored(model, latents, case)):
+            for t in TIME_BINS:
+                rng = torch_rng("holdout", number, round(100 * t), *([index] if index else []))
+                times = process.at_share(torch.tensor([t], dtype=torch.float64))
+                loss = replace(objective, pooled=0.0).at(model.flow, batch, times, rng)
+                figures[f"t={t}"].append(float(loss.mean()))
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return {**means, "score": float(np.mean(list(means.values())))}
 
@@ -159,9 +162,15 @@ def _settings(model: PartModel, training: FlowTraining) -> dict[str, object]:
     return {**settings, "text_sha256": encoder} if encoder else settings
 
 
-def _whole(latents: Latents, case: PreparedCase) -> LatentBatch:
-    grid = tuple(latents.of(case).shape[1:])
-    return latents.batch([case], [(0,) * len(grid)], grid)
+def _scored(model: PartModel, latents: Latents, case: PreparedCase) -> list[LatentBatch]:
+    """Return what a hold-out case is scored on, batches of one: the whole, or windows from all over it."""
+    full = tuple(latents.of(case).shape[1:])
+    found = places(full, model.part.window or full)
+    batches: list[LatentBatch] = []
+    for place in found[:: -(-len(found) // _SCORED_WINDOWS)]:
+        origin, grid = tuple(part.start for part in place), tuple(part.stop - part.start for part in place)
+        batches.append(latents.batch([case], [origin], grid))
+    return batches
 
 
 def _scale(model: PartModel) -> Tensor:

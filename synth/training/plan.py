@@ -55,6 +55,8 @@ _MASK_TIMES = RectifiedFlow(prediction="clean", location=0.5, scale=1.3)
 """How much of a rare label there is is decided on noisy times."""
 _STEP_LATENTS = 10_240
 """Latent voxels of a training step, in patches or whole volumes."""
+_LARGEST_WHOLE = 4 * _STEP_LATENTS
+"""Latent voxels of the largest volume that is trained and sampled whole; larger ones are in patches and windows."""
 _CHECKPOINT_S = 120.0
 _KERNEL = 3
 """torch 2.13, CPU: weight gradients of bfloat16 convolutions over grids shorter than this are unwritten memory."""
@@ -118,7 +120,10 @@ def design(schema: Schema) -> Recipe:
 def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, narrow: bool) -> Part:
     crop, batch = (48, 4) if len(latent) == 3 else (128, 12)
     patch = tuple(n if n < 12 else max(8, -(-n // 2)) for n in latent)
+    while math.prod(patch) > _STEP_LATENTS:
+        patch = tuple(-(-n // 2) if axis == patch.index(max(patch)) else n for axis, n in enumerate(patch))
     whole = math.prod(latent)
+    windowed = whole > _LARGEST_WHOLE
     deep = whole // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
     widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
     shortest = min(patch) // 2 ** (len(widths) - 1)
@@ -134,13 +139,14 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
             time_width=192,
         ),
         conditioning=ConditioningConfig(mask_width=96, width=128, drop_each=0.15, drop_attributes=0.15),
+        window=patch if windowed else None,
         codec_training=CodecTraining(fit=FitConfig(precision="bf16", ema=0.995, warmup=50), crop=crop, batch=batch),
         training=FlowTraining(
             fit=FitConfig(precision=precision, ema=0.999, patience=3),
             patch=patch,
             patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
             whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
-            whole_share=0.5 if narrow else 0.3,
+            whole_share=0.0 if windowed else 0.5 if narrow else 0.3,
             channel_power=1.5 if narrow else 1.0,  # rare labels then weigh as they would at unit variance
             pooled=0.002 if narrow else 0.0,
         ),
@@ -240,10 +246,10 @@ def measure(
             latents = Latents(few, folder, model.codec.stride, masks=masks, device=device)
             tell(f"{name} generator")
             kinds = []
-            for share in (0.0, 1.0):
+            for share in sorted({float(part.training.whole_share == 1.0), float(part.training.whole_share > 0.0)}):
                 task = flow_task(model, replace(part.training, whole_share=share), latents, folder, seed=0)
                 kinds.append(time_steps(task, part.training.fit, seed=0, steps=steps))
-            costs[f"{name} generator"] = _mixed(kinds[0], kinds[1], part.training)
+            costs[f"{name} generator"] = _mixed(kinds[0], kinds[-1], part.training)
     return Estimate(stages=costs, encoding_s=encoding)
 
 
@@ -287,7 +293,6 @@ def _fit(fit: FitConfig, steps: int, cost: Cost) -> FitConfig:
         fit,
         steps=steps,
         warmup=min(100, -(-steps // 10)),
-        ema=min(fit.ema, 1.0 - 10.0 / steps),
         checkpoint_every=max(1, min(int(_CHECKPOINT_S / cost.step_s), steps)),
         validate_every=-(-steps // _VALIDATIONS),
     )

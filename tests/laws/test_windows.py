@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 import synth
 from pipelines.cli import run
+from synth import config
+from synth.data.prepared import Prepared
 from synth.denoiser import Bound, Denoiser
 from synth.generator import Sampling
 from synth.ports import Ports, Window
 from synth.process import GaussianProcess
+from synth.recipe import Recipe
 from synth.rng import torch_rng
 from synth.sample import Condition
 from synth.sampler import SAMPLERS
+from synth.training.experiment import Experiment
 from synth.volume import Volume
 from synth.windows import Windowed, places, seam
+from tests.conftest import tiny_recipe
 from tests.laws.exact import NAMES, PROCESSES
 
 GRIDS = [(13, 9), (9, 11, 6)]
@@ -134,3 +139,23 @@ def test_a_wrong_window_is_refused_before_anything_is_written(
     assert run("generate", [str(model), "--out", str(out), "--count", "1", "--window", window]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_model_of_patches_never_sees_more_than_one_while_it_trains(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[int, ...]] = set()
+    predict = Denoiser.predict
+
+    def told(self: Denoiser, x: Tensor, t: Tensor, ports: Ports) -> Tensor:
+        seen.add(tuple(x.shape[2:]))
+        return predict(self, x, t, ports)
+
+    monkeypatch.setattr(Denoiser, "predict", told)
+    patches = [
+        f"{part}.{field}" for part in ("image", "mask") for field in ("window=[4,4,4]", "training.whole_share=0")
+    ]
+    recipe = config.load(Recipe, tiny_recipe(3), overrides=patches)
+    Experiment(recipe, prepared, tmp_path, lambda _: lambda *_: None).run()
+    assert seen == {(4, 4, 4)}
+    assert all(list((tmp_path / part / "flow" / "previews").glob("*.png")) for part in ("image", "mask"))

@@ -1,6 +1,8 @@
 """`synth train auto`: from a dataset to a model without a recipe, and what it says on the way."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import synth
 from pipelines.cli import main
+from pipelines.train import planned
 from synth.data.preparation import voxels_for
 from synth.data.prepared import Prepared
 from tests.conftest import write_dataset
@@ -68,8 +71,29 @@ def test_auto_plans_once_and_goes_on_with_its_plan(
     assert _auto(data, tmp_path / "run") == 0
     assert "going on with" in capsys.readouterr().out
     assert (tmp_path / "run" / "plan.yaml").read_bytes() == plan
-    assert _auto(data, tmp_path / "run", "--budget", "1h") == 2
-    assert "this run's plan" in capsys.readouterr().err
+    assert _auto(data, tmp_path / "run", "--budget", "30m", *sets) == 0, "the same command goes on"
+    assert "going on with" in capsys.readouterr().out
+    for other in (["--budget", "1h"], ["--set", "image.steps=3"]):
+        assert _auto(data, tmp_path / "run", *other) == 2
+        assert "was planned with" in capsys.readouterr().err
+    assert (tmp_path / "run" / "plan.yaml").read_bytes() == plan
+
+
+def test_auto_starts_from_the_datas_plan_and_budget(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(data, mine)
+    plan = (mine / "plan.yaml").read_text()
+    (mine / "plan.yaml").write_text(plan.replace("mask_width: 96", "mask_width: 40"))
+    assert _auto(mine, tmp_path / "run", "--dry-run") == 0
+    within = re.search(r"in all (\d+) min", capsys.readouterr().out)
+    assert within is not None and int(within[1]) <= 22, "the budget is the one the data was prepared for"
+    recipe = planned(Prepared.load(mine))
+    assert recipe.image.conditioning.mask_width == 40
+    (mine / "plan.yaml").write_text(plan.replace("mask_width: 96", "mask_wide: 96"))
+    assert _auto(mine, tmp_path / "run", "--dry-run") == 2
+    assert "mask_wide" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

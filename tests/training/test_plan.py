@@ -1,5 +1,6 @@
 """The plan: sizes follow the data, steps fill the time, and what is timed leaves no trace."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +99,10 @@ def test_measuring_names_every_stage_and_leaves_no_file(prepared: Prepared) -> N
     assert set(will.stages) == set(STAGES) and len(told) == 4
     assert will.hours > 0 and will.peak_gb > 0.05 and will.encoding_s > 0
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.rglob("*")} == before
+
+
+def test_a_volume_too_large_to_train_whole_is_planned_in_patches_and_windows() -> None:
+    whole, patches = design(schema((64, 80, 64))).image, design(schema((512, 512, 40))).image
+    assert whole.window is None and whole.training.whole_share > 0
+    assert patches.window == patches.training.patch and patches.training.whole_share == 0.0
+    assert math.prod(patches.training.patch) <= 10_240 and patches.training.patch[2] == 10
