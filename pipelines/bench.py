@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from synth.sample import Condition, Sample
 
 PAIRS_A_WORKER = 3
+_READY_S = 600.0
+"""How long a worker that is ready waits for the others."""
 REST = "rest"
 
 
@@ -252,7 +254,7 @@ def _start(job: tuple[Job, Any]) -> None:
     made = Timed(job[0])
     made.sample(0)
     _timed.append(made)
-    job[1].wait()
+    job[1].wait(_READY_S)
 
 
 def _make(index: int) -> Row:
