@@ -78,7 +78,7 @@ def train_codec(
     cases = pixels.prepared.split("train")
     early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
-    if isinstance(inner_of(codec), Autoencoder):
+    if codec.trained:
         early = tune_codec(codec, training, pixels, folder, seed=seed, report=report, team=team)
     codec.eval()
     whiten(codec, pixels, cases)

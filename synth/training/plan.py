@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from synth.backbone.config import UNetConfig
-from synth.codec.autoencoder import Autoencoder
 from synth.codec.config import AutoencoderConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig
 from synth.data.prepared import Prepared
@@ -31,7 +30,6 @@ from synth.training.codec_stage import (
     cache_latents,
     codec_score,
     codec_task,
-    inner_of,
     start_codec,
     whiten,
 )
@@ -231,7 +229,7 @@ def measure(
             per_case = (time.perf_counter() - started) / len(few.split("train"))
             encoding += 1.5 * per_case * len(prepared.cases)
             tell(f"{name} codec")
-            if origin.tunes(name, part) if origin is not None else isinstance(inner_of(model.codec), Autoencoder):
+            if origin.tunes(name, part) if origin is not None else model.codec.trained:
                 task = codec_task(model.codec, part.codec_training, pixels, folder, seed=0)
                 costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
                 model.codec.eval()
