@@ -71,7 +71,7 @@ class Worker:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"attribute {twice!r} is given twice; give it once, by --set or by --spread")
-        self.generator.check_window()
+        self.generator.check_sampling()
         self.schema.check_attributes(self.attributes(0))
         self._check_text()
         for index in range(min(count, len(self.job.masks))):

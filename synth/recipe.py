@@ -13,7 +13,7 @@ from synth.conditioning.config import ConditioningConfig
 from synth.data.schema import Schema
 from synth.errors import ConfigError
 from synth.process import ProcessConfig, RectifiedFlow
-from synth.sampler import Ancestral, Euler, SamplerConfig
+from synth.sampler import Euler, SamplerConfig
 from synth.training.config import Coupling, FitConfig
 
 
@@ -102,7 +102,7 @@ class Part:
         check_window(self.window)
         if self.codec_training.critical and not isinstance(self.codec, AutoencoderConfig):
             raise ConfigError(f"codec_training: a critic trains an autoencoder, not {self.codec.kind}; take it out")
-        if self.training.coupling is not None and isinstance(self.sampler, Ancestral):
+        if self.training.coupling is not None and self.sampler.stochastic:
             raise ConfigError("training.coupling learns a flow, which an ancestral sampler leaves; take euler or heun")
 
 
