@@ -143,9 +143,11 @@ class Timed:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from pipelines.machine import full_float32
         from synth.generator import Sampling, load
 
         torch.set_num_threads(1)
+        full_float32(job.device)
         self.job = job
         plain = load(job.model, device=job.device).with_sampling(Sampling(steps=job.steps))
         self.device = plain.model.image.device

@@ -36,10 +36,12 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from pipelines.machine import full_float32
         from synth.formats.nnunet import DatasetWriter
         from synth.generator import Sampling, load
 
         torch.set_num_threads(1)
+        full_float32(job.device)
         self.job, self.out = job, Path(job.out)
         sampling = Sampling(
             sampler=SAMPLERS[job.sampler] if job.sampler else None,
