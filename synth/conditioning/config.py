@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from synth.data.schema import Attribute
-from synth.errors import ConfigError
+from synth.errors import ConfigError, require_least
 
 GROUPS = ("mask", "class", "text")
 """What guidance adds one after the other; drop-out trains these prefixes."""
@@ -50,6 +50,14 @@ class ConditioningConfig:
         for name in ("drop", "drop_each", "drop_attributes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"conditioning.{name} is {getattr(self, name)}; give a share from 0 to 1")
+        require_least(self, ("stride", "mask_width", "width", "text_length"), place="conditioning.")
+        if self.vocabulary and self.text_encoder is None and self.width % text_heads(self.width):
+            raise ConfigError(f"conditioning.width is {self.width}; where texts are read, give a multiple of 32")
+
+
+def text_heads(width: int) -> int:
+    """Return how many heads the attention over the word table has."""
+    return max(width // 32, 1)
 
 
 def words(text: str) -> list[str]:
