@@ -10,7 +10,11 @@ from synth.errors import ConfigError, require_least
 GROUPS = ("mask", "class", "text")
 """What guidance adds one after the other; drop-out trains these prefixes."""
 
-_WORD = re.compile(r"[a-z]+\d*|\d+(?:\.\d+)?")
+_LATIN = "\u00aa-\u02ff\u1e00-\u1eff\u2000-\u2c7f\ufb00-\ufb06"
+"""Beside a to z, what texts in Latin letters hold: it parts words, as it does for models that are there."""
+_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Scripts without spaces between words: each sign is one."""
+_WORD = re.compile(rf"[a-z]+\d*|\d+(?:\.\d+)?|[{_SIGNS}]|[^\W\d_a-z{_LATIN}{_SIGNS}]+")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,10 +208,13 @@ def _claim(path: Path, now: Mapping[str, Any], team: Team) -> None:
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with schema, labels, attributes and vocabulary of the data filled in.
 
-    Errors: ConfigError where the recipe does not fit the data's channels, labels or dimensions.
+    Errors: ConfigError where the recipe does not fit the data's channels, labels, dimensions or texts.
     """
     schema = prepared.schema
-    texts = [case.text for case in prepared.split("train") if case.text]
+    texts = [case.text for case in prepared.split("train") if case.text and case.text.strip()]
+    known = vocabulary(texts)
+    if texts and not known:
+        raise ConfigError("no text of the data holds a word or a number; mend the texts or prepare without them")
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
@@ -224,7 +227,7 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
                 "labels": labels if with_mask and schema.labels else 0,
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
-                "vocabulary": vocabulary(texts),
+                "vocabulary": known,
                 **completed(given),
             }
         )

@@ -39,6 +39,15 @@ def test_sizes_are_checked_where_a_model_is_tuned_too(prepared: Prepared, model:
         settled(recipe, prepared, source)
 
 
+def test_texts_without_a_word_are_refused(prepared: Prepared) -> None:
+    silent = replace(prepared, cases=tuple(replace(case, text="?!") for case in prepared.cases))
+    recipe = config.load(Recipe, tiny_recipe(3))
+    with pytest.raises(ConfigError, match="no text of the data holds a word"):
+        complete(recipe, silent)
+    greek = replace(prepared, cases=tuple(replace(case, text="μία βλάβη") for case in prepared.cases))
+    assert set(complete(recipe, greek).image.conditioning.vocabulary) == {"μία", "βλάβη"}
+
+
 def test_a_network_that_cannot_be_is_told_before_the_first_stage(prepared: Prepared, tmp_path: Path) -> None:
     dit = "mask.backbone={kind: dit, width: 8, depth: 1, head: 4}"
     recipe = config.load(Recipe, tiny_recipe(3), overrides=[dit])
