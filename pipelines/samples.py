@@ -74,10 +74,23 @@ class Worker:
         if twice is not None:
             raise ConfigError(f"attribute {twice!r} is given twice; give it once, by --set or by --spread")
         self.generator.check_sampling()
+        self._check_pair()
         self.schema.check_attributes(self.attributes(0))
         self._check_text()
         for index in range(min(count, len(self.job.masks))):
             self._check_mask(index)
+
+    def _check_pair(self) -> None:
+        """Refuse a model that comes to no mask. Errors: ConditionError."""
+        from synth.errors import ConditionError
+
+        model = self.generator.model
+        if not model.image.part.conditioning.labels:
+            raise ConditionError(
+                f"{self.job.model} was trained without labels, generate writes image-mask pairs; sample it in Python"
+            )
+        if model.mask is None and not self.job.masks:
+            raise ConditionError("this model needs a mask and has no mask part; give masks (--masks DIR)")
 
     def _check_text(self) -> None:
         """Refuse a text without one word the model knows, and name on standard error the words it does not."""

@@ -17,6 +17,7 @@ import synth
 from pipelines.cli import run
 from synth.errors import CheckpointError, ConditionError, ConfigError, GeometryError
 from synth.generator import Generator, Sampling
+from synth.model import build
 from synth.sample import Condition
 from synth.sampler import Ancestral
 from synth.training.config import Coupling
@@ -261,3 +262,20 @@ def test_a_sampler_that_draws_noise_is_refused_where_a_flow_was_learned_by_coupl
     with pytest.raises(ConfigError, match="take euler, heun or dpm_solver_2m"):
         next(coupled.generate([Condition()], seeds=[0]))
     assert run("generate", [*ask, "heun"]) == 0
+
+
+def test_a_model_that_comes_to_no_mask_is_refused_before_anything_is_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(synth.load(model).model.recipe, mask=None)
+    assert recipe.schema is not None
+    bare = replace(recipe.image, conditioning=replace(recipe.image.conditioning, labels=0))
+    without = replace(recipe, image=bare, schema=replace(recipe.schema, labels=()))
+    for name, own, words in (
+        ("unmasked", recipe, "has no mask part; give masks"),
+        ("unlabelled", without, "was trained without labels, generate writes image-mask pairs"),
+    ):
+        synth.save(Generator(build(own).eval()), tmp_path / name)
+        assert run("generate", [str(tmp_path / name), "--out", str(tmp_path / "out"), "--count", "1"]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert next(synth.load(tmp_path / "unlabelled").generate([Condition()], seeds=[0])).mask is None
