@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from synth.sample import Condition, Sample
 
 PAIRS_A_WORKER = 3
+_READY_S = 600.0
+"""How long a worker that is ready waits for the others."""
 REST = "rest"
 
 
@@ -141,9 +143,11 @@ class Timed:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from pipelines.machine import full_float32
         from synth.generator import Sampling, load
 
         torch.set_num_threads(1)
+        full_float32(job.device)
         self.job = job
         plain = load(job.model, device=job.device).with_sampling(Sampling(steps=job.steps))
         self.device = plain.model.image.device
@@ -252,7 +256,7 @@ def _start(job: tuple[Job, Any]) -> None:
     made = Timed(job[0])
     made.sample(0)
     _timed.append(made)
-    job[1].wait()
+    job[1].wait(_READY_S)
 
 
 def _make(index: int) -> Row:

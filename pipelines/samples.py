@@ -36,10 +36,12 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from pipelines.machine import full_float32
         from synth.formats.nnunet import DatasetWriter
         from synth.generator import Sampling, load
 
         torch.set_num_threads(1)
+        full_float32(job.device)
         self.job, self.out = job, Path(job.out)
         sampling = Sampling(
             sampler=SAMPLERS[job.sampler] if job.sampler else None,
@@ -71,11 +73,24 @@ class Worker:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"attribute {twice!r} is given twice; give it once, by --set or by --spread")
-        self.generator.check_window()
+        self.generator.check_sampling()
+        self._check_pair()
         self.schema.check_attributes(self.attributes(0))
         self._check_text()
         for index in range(min(count, len(self.job.masks))):
             self._check_mask(index)
+
+    def _check_pair(self) -> None:
+        """Refuse a model that comes to no mask. Errors: ConditionError."""
+        from synth.errors import ConditionError
+
+        model = self.generator.model
+        if not model.image.part.conditioning.labels:
+            raise ConditionError(
+                f"{self.job.model} was trained without labels, generate writes image-mask pairs; sample it in Python"
+            )
+        if model.mask is None and not self.job.masks:
+            raise ConditionError("this model needs a mask and has no mask part; give masks (--masks DIR)")
 
     def _check_text(self) -> None:
         """Refuse a text without one word the model knows, and name on standard error the words it does not."""

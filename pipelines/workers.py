@@ -37,11 +37,18 @@ def run_all(
 
     # spawn: a forked copy of a process whose torch threads have run can hang
     context = multiprocessing.get_context("spawn")
+    before = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
         try:
             for first in range(0, len(items), _AHEAD):
-                yield from pool.map(work, items[first : first + _AHEAD])
+                # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
+                for future in [pool.submit(work, item) for item in items[first : first + _AHEAD]]:
+                    yield future.result()
         except BrokenProcessPool as error:
+            # the pool has told the others to terminate, which they do not hear, and waits for their end
+            for worker in multiprocessing.active_children():
+                if worker not in before:
+                    worker.kill()
             raise SynthError(
                 "a worker process was ended from outside (out of memory?); give fewer --workers and run again"
             ) from error

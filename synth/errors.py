@@ -5,6 +5,7 @@ exception is a fault of ours (exit code 1).
 """
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -38,6 +39,19 @@ class OutputError(SynthError):
 
 class Interrupted(Exception):  # noqa: N818 - an event, not an error
     """SIGINT, SIGTERM or SIGUSR1 arrived; work is checkpointed and can be resumed (exit code 130)."""
+
+
+def require_least(section: object, names: Iterable[str], least: float = 1, *, place: str) -> None:
+    """Raise ConfigError for the first field of `section` that is below `least` or not finite; `place` is put before it.
+
+    A field of several numbers is held to it in each.
+    """
+    for name in names:
+        value = getattr(section, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) and number >= least for number in numbers):
+            said = list(value) if isinstance(value, tuple) else value
+            raise ConfigError(f"{place}{name} is {said}; give {'0 or more' if not least else f'at least {least:g}'}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from synth.checkpoint import RECIPE, read_model, write_model
+from synth.conditioning import words
 from synth.data.intensity import to_dtype
 from synth.data.placement import Placement
 from synth.denoiser import Bound, Denoise, Guided, prefix_weights
-from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
+from synth.errors import CheckpointError, ConditionError, ConfigError, GeometryError, nearest
 from synth.model import Model, PartModel
 from synth.ports import Ports, Window
 from synth.recipe import check_window
@@ -74,8 +75,10 @@ class Generator:
     def generate(self, conditions: Iterable[Condition], *, seeds: Iterable[int | Seed]) -> Iterator[Sample]:
         """Yield one sample for each condition and seed, lazily and in order.
 
-        Errors: ConditionError for labels or attributes the model does not know; GeometryError from masks.
+        Errors: ConditionError for what the model does not know or cannot be asked; GeometryError from masks;
+        ConfigError for a sampler or a window that does not suit the model.
         """
+        self.check_sampling()
         for condition, seed in zip(conditions, seeds, strict=False):
             full = seed if isinstance(seed, Seed) else Seed(seed)
             with torch.inference_mode():
@@ -83,8 +86,7 @@ class Generator:
 
     def _one(self, condition: Condition, seed: Seed) -> Sample:
         schema = self._schema
-        attributes = schema.check_attributes(condition.attributes)
-        asked = replace(condition, attributes=attributes)
+        asked = self._checked(condition)
         image = self.model.image
         origin: MaskOrigin | None = None
         placement: Placement | None = None
@@ -92,9 +94,10 @@ class Generator:
         mask_seam: float | None = None
         if image.part.conditioning.labels:
             if condition.mask is not None:
-                placement = Placement.of(condition.mask, grid=schema.grid, spacing_mm=schema.spacing_mm)
-                placement.require_inside(condition.mask, "mask")
-                mask, origin = self._known_labels(placement.to_working(condition.mask)), "given"
+                given = self._named(condition.mask)
+                placement = Placement.of(given, grid=schema.grid, spacing_mm=schema.spacing_mm)
+                placement.require_inside(given, "mask")
+                mask, origin = self._known_labels(placement.to_working(given)), "given"
             else:
                 (mask, mask_seam), origin = self._make_mask(asked, seed), "generated"
         if placement is None and schema.native_grid:
@@ -137,10 +140,52 @@ class Generator:
         latents = sampler(self._guided(part, condition, latent_grid, windows), times, x, rng)
         return part.codec.decode(latents, grid=grid)[0].cpu(), seam(latents, windows)
 
-    def check_window(self) -> None:
-        """Refuse a window of other dimensions than the model. Errors: ConfigError."""
-        for part in filter(None, (self.model.image, self.model.mask)):
+    def check_sampling(self) -> None:
+        """Refuse a window of other dimensions than the model, and a sampler that leaves a flow. Errors: ConfigError."""
+        for name, part in self.model.parts().items():
             self._windows(part, part.codec.latent_grid(self._schema.grid))
+            sampler = self.sampling.sampler
+            if sampler is not None and part.part.training.coupling is not None and sampler.stochastic:
+                raise ConfigError(
+                    f"sampler {sampler.kind} draws noise, which leaves the flow that the {name} part learned by its "
+                    "coupling; take euler, heun or dpm_solver_2m"
+                )
+
+    def _checked(self, condition: Condition) -> Condition:
+        """Return the condition with attributes as the model takes them. Errors: ConditionError for other asks."""
+        conditioning = self.model.image.part.conditioning
+        if condition.image is not None:
+            raise ConditionError("the model follows no image; leave it out of the condition")
+        if condition.mask is not None and not conditioning.labels:
+            raise ConditionError("the model was trained without labels; leave the mask out")
+        known = conditioning.vocabulary
+        if condition.text and not known:
+            raise ConditionError("the model was trained without text; leave the text out")
+        if condition.text and conditioning.text_encoder is None and not set(words(condition.text)) & set(known):
+            raise ConditionError(
+                f"text {condition.text!r} has no word that the model knows; use some of: {', '.join(known[:20])}"
+            )
+        return replace(condition, attributes=self._schema.check_attributes(condition.attributes))
+
+    def _named(self, mask: Volume) -> Volume:
+        """Return a mask whose labels have names, so that it is never resampled as an image is.
+
+        Errors: GeometryError for another number of axes or channels, ConditionError for values that are no labels.
+        """
+        dims = len(self._schema.grid)
+        if mask.spatial_dims != dims or mask.channels != 1:
+            raise GeometryError(
+                f"the mask is {mask.spatial_dims}D with {mask.channels} channels, the model takes {dims}D with one; "
+                "give another"
+            )
+        if (
+            mask.data.dtype.kind == "f"
+            and not (whole := np.isfinite(mask.data) & (mask.data == np.rint(mask.data))).all()
+        ):
+            raise ConditionError(
+                f"mask has the value {mask.data[~whole][0]:g}, labels are whole numbers; give a label map"
+            )
+        return mask if mask.labels else mask.replace(labels=self._schema.label_values)
 
     def _windows(self, part: PartModel, latent_grid: tuple[int, ...]) -> list[Place]:
         window = self.sampling.window or part.part.window or latent_grid
@@ -185,13 +230,13 @@ class Generator:
         return dict.fromkeys(groups, float(given))
 
     def _known_labels(self, mask: Volume) -> Volume:
-        """Return the mask in the model's numbering 0..K, matched by name where the mask names its labels."""
+        """Return a named mask in the model's numbering 0..K."""
         schema = self._schema
         names = schema.label_values
-        values = dict(mask.labels) if mask.labels else names
+        assert mask.labels, "named before it was resampled"
         out = np.zeros(mask.data.shape, dtype=np.uint8)
         known = {0}
-        for name, value in values.items():
+        for name, value in mask.labels.items():
             if value == 0:
                 continue
             if name not in names:

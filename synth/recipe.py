@@ -4,16 +4,17 @@ Free of torch. A training config in configs/ is a recipe without `schema`; a mod
 recipe with `schema` and the conditioning filled in, so that nothing else is needed to use it right.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from synth.backbone.config import BackboneConfig, UNetConfig
 from synth.codec.config import AutoencoderConfig, CodecConfig
-from synth.conditioning.config import ConditioningConfig
+from synth.conditioning.config import GROUPS, ConditioningConfig
 from synth.data.schema import Schema
-from synth.errors import ConfigError
+from synth.errors import ConfigError, nearest, require_least
 from synth.process import ProcessConfig, RectifiedFlow
-from synth.sampler import Ancestral, Euler, SamplerConfig
+from synth.sampler import Euler, SamplerConfig
 from synth.training.config import Coupling, FitConfig
 
 
@@ -43,9 +44,8 @@ class CodecTraining:
     critic_from: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("adversarial", "perceptual"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"codec_training.{name} is {getattr(self, name)}; give 0 or more")
+        require_least(self, ("crop", "batch", "pca_volumes"), place="codec_training.")
+        require_least(self, ("adversarial", "perceptual"), 0, place="codec_training.")
         if not 0 <= self.critic_from <= 1:
             raise ConfigError(f"codec_training.critic_from is {self.critic_from}; give a share of the steps, 0 to 1")
 
@@ -75,6 +75,12 @@ class FlowTraining:
     pooled: float = 0.0
     coupling: Coupling | None = None
 
+    def __post_init__(self) -> None:
+        require_least(self, ("patch", "patch_batch", "whole_batch"), place="training.")
+        require_least(self, ("channel_power", "pooled"), 0, place="training.")
+        if not 0 <= self.whole_share <= 1:
+            raise ConfigError(f"training.whole_share is {self.whole_share}; give a share of the steps, 0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -100,9 +106,14 @@ class Part:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; give at least 1")
         check_window(self.window)
+        for name, scale in self.guidance.items():
+            if name not in GROUPS:
+                raise ConfigError(f"guidance {name!r} is no condition; {nearest(name, GROUPS)}")
+            if not 0 <= scale < math.inf:
+                raise ConfigError(f"guidance.{name} is {scale}; give 0 or more")
         if self.codec_training.critical and not isinstance(self.codec, AutoencoderConfig):
             raise ConfigError(f"codec_training: a critic trains an autoencoder, not {self.codec.kind}; take it out")
-        if self.training.coupling is not None and isinstance(self.sampler, Ancestral):
+        if self.training.coupling is not None and self.sampler.stochastic:
             raise ConfigError("training.coupling learns a flow, which an ancestral sampler leaves; take euler or heun")
 
 
@@ -116,3 +127,6 @@ class Recipe:
     image: Part = Part()
     mask: Part | None = None
     schema: Schema | None = None
+
+    def __post_init__(self) -> None:
+        require_least(self, ("seed",), 0, place="")

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
-    """A pure way from noise to data; what is here and what drives foreign solvers are samplers alike."""
+    """A pure way from noise to data; what is here and what drives foreign solvers are samplers alike.
+
+    stochastic   whether its steps draw fresh noise, which leaves the path of a flow
+    """
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def stochastic(self) -> bool: ...
 
     def evaluations(self, steps: int) -> int: ...
 
@@ -38,6 +44,7 @@ class Euler:
     """
 
     kind: Literal["euler"] = "euler"
+    stochastic = False
 
     def evaluations(self, steps: int) -> int:
         """NFE of `steps` steps."""
@@ -64,6 +71,7 @@ class Heun:
     """
 
     kind: Literal["heun"] = "heun"
+    stochastic = False
 
     def evaluations(self, steps: int) -> int:
         """NFE of `steps` steps."""
@@ -102,6 +110,7 @@ class Ancestral:
 
     kind: Literal["ancestral"] = "ancestral"
     eta: float = 1.0
+    stochastic = True
 
     def __post_init__(self) -> None:
         if not 0 < self.eta <= 1:
@@ -141,6 +150,7 @@ class DPMSolver2M:
     """
 
     kind: Literal["dpm_solver_2m"] = "dpm_solver_2m"
+    stochastic = False
 
     def evaluations(self, steps: int) -> int:
         """NFE of `steps` steps."""

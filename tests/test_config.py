@@ -111,6 +111,10 @@ def test_numpy_scalars_and_paths_are_dumped_plainly() -> None:
         ("name: x\nimage:", "image: should be a section of Part, got None"),
         ("image: {}", "name: is missing"),
         ("name: x\nimage: {steps: 0}", "image: steps is 0"),
+        ("name: x\nimage: {guidance: {clas: 3.5}}", "image: guidance 'clas' is no condition; did you mean 'class'"),
+        ("name: x\nimage: {guidance: {text: -1.0}}", "image: guidance.text is -1.0; give 0 or more"),
+        ("name: x\nimage: {guidance: {text: .nan}}", "image: guidance.text is nan; give 0 or more"),
+        ("name: x\nseed: -1", "seed is -1; give 0 or more"),
         ("name: x\nname: y", "line 2, column 1.*'name' is written twice"),
         ("name: [x", "line 1, column 9 is not valid YAML"),
         ("name: !!python/object:os.system x", "not valid YAML"),
@@ -123,6 +127,50 @@ def test_mistakes_are_named(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         config.load(Recipe, text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "mend"),
+    [
+        ("codec_training", "crop", 0, "give at least 1"),
+        ("codec_training", "batch", 0, "give at least 1"),
+        ("codec_training", "pca_volumes", 0, "give at least 1"),
+        ("codec_training", "perceptual", -0.5, "give 0 or more"),
+        ("training", "patch", [4, 0, 4], "give at least 1"),
+        ("training", "patch_batch", 0, "give at least 1"),
+        ("training", "whole_batch", -2, "give at least 1"),
+        ("training", "whole_share", 1.5, "give a share of the steps"),
+        ("training", "pooled", -1.0, "give 0 or more"),
+        ("conditioning", "width", 0, "give at least 1"),
+        ("conditioning", "mask_width", 0, "give at least 1"),
+        ("conditioning", "text_length", 0, "give at least 1"),
+        ("backbone", "head", 0, "give at least 1"),
+        ("backbone", "widths", [16, 0, 16], "give at least 1"),
+        ("backbone", "widths", [16, 32, 100], "level 2 has attention and width 100; give a multiple of head, 32"),
+        ("backbone", "blocks", [2, 0, 2], "give at least 1"),
+        ("backbone", "attention", [-1], r"attention names levels 0..2; got \[-1\]"),
+        ("codec", "stride", 0, "give at least 1"),
+        ("codec", "width", 0, "give at least 1"),
+        ("codec", "decoder_blocks", -1, "give 0 or more"),
+        ("codec", "kl", float("inf"), "give 0 or more"),
+        ("codec", "spatial_dims", 4, "give 2 or 3"),
+    ],
+)
+def test_sizes_that_no_training_takes_are_refused(section: str, field: str, value: object, mend: str) -> None:
+    kinds = {"backbone": {"kind": "unet"}, "codec": {"kind": "autoencoder"}}
+    data = {"name": "x", "image": {section: {**kinds.get(section, {}), field: value}}}
+    with pytest.raises(ConfigError, match=mend) as caught:
+        config.build(Recipe, data)
+    assert f"image.{section}: " in str(caught.value) and field in str(caught.value).replace("width 100", "widths")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [("monai_autoencoder", "groups", 0), ("monai_autoencoder", "blocks", 0), ("patch_pca", "stride", -1)],
+)
+def test_other_codecs_refuse_such_sizes(kind: str, field: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"image.codec: {kind}: {field} is {value}; give at least 1"):
+        config.build(Recipe, {"name": "x", "image": {"codec": {"kind": kind, field: value}}})
 
 
 def test_fixed_lists_have_their_length() -> None:

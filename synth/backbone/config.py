@@ -1,10 +1,9 @@
 """Configurations of backbones. Free of torch, so that recipes load fast; the union here is the registry."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from synth.errors import ConfigError
+from synth.errors import ConfigError, require_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +26,15 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ConfigError("unet: widths and blocks name each level once; give both the same length")
-        if any(level >= len(self.widths) for level in self.attention):
-            raise ConfigError(f"unet: attention names levels 0..{len(self.widths) - 1}; got {self.attention}")
+        require_least(self, ("widths", "blocks", "head", "time_width"), place="unet: ")
+        if any(not 0 <= level < len(self.widths) for level in self.attention):
+            raise ConfigError(f"unet: attention names levels 0..{len(self.widths) - 1}; got {list(self.attention)}")
+        for level in self.attention:
+            width = self.widths[level]
+            if width % max(width // self.head, 1):
+                raise ConfigError(
+                    f"unet: level {level} has attention and width {width}; give a multiple of head, {self.head}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class DiTConfig:
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        _positive("dit", {name: getattr(self, name) for name in _DIT_SIZES})
+        require_least(self, _DIT_SIZES, place="dit: ")
         if self.width % self.head or self.head % 2:
             raise ConfigError(f"dit: head is {self.head}, width {self.width}; give an even head that divides width")
 
@@ -81,10 +87,11 @@ class MonaiUNetConfig:
     context: int = 128
 
     def __post_init__(self) -> None:
-        _positive("monai_unet", {"head": self.head, "groups": self.groups, "context": self.context})
+        require_least(self, ("head", "groups", "context"), place="monai_unet: ")
         last = len(self.widths) - 1
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ConfigError("monai_unet: widths and blocks name each level once; give both the same length")
+        require_least(self, ("blocks",), place="monai_unet: ")
         if any(width < 1 or width % self.groups for width in self.widths):
             raise ConfigError(f"monai_unet: widths are {list(self.widths)}; give multiples of groups, {self.groups}")
         if any(not 0 <= level <= last for level in self.attention):
@@ -98,9 +105,3 @@ class MonaiUNetConfig:
 
 
 BackboneConfig = UNetConfig | DiTConfig | MonaiUNetConfig
-
-
-def _positive(kind: str, sizes: Mapping[str, int]) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{kind}: {name} is {size}; give at least 1")

@@ -65,6 +65,11 @@ class Autoencoder(Codec):
         self.expand = conv(dims, config.channels, block, kernel=1)
         self.render = _network(dims, config.channels, config.width, block, config.decoder_blocks)
 
+    @property
+    def trained(self) -> bool:
+        """True."""
+        return True
+
     def start_from(self, pca: PatchPCA) -> None:
         """Set the linear path to a fitted patch-PCA of the same size.
 

@@ -27,6 +27,11 @@ class Codec(nn.Module, ABC):
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
 
+    @property
+    def trained(self) -> bool:
+        """True where gradients train it, by a `loss` of (pixels, rng); others are fitted, or have nothing to learn."""
+        return False
+
     @abstractmethod
     def raw_encode(self, pixels: Tensor) -> Tensor:
         """Return latents before whitening; the grid is a multiple of stride."""

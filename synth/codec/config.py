@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from synth.errors import ConfigError
+from synth.errors import ConfigError, require_least
+
+
+def _require_pixels(config: "IdentityConfig | PatchPCAConfig | AutoencoderConfig | MonaiConfig") -> None:
+    """Errors: ConfigError for pixels that no data has."""
+    require_least(config, ("in_channels",), place=f"{config.kind}: ")
+    if config.spatial_dims not in (2, 3):
+        raise ConfigError(f"{config.kind}: spatial_dims is {config.spatial_dims}; give 2 or 3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +20,9 @@ class IdentityConfig:
     kind: Literal["identity"] = "identity"
     in_channels: int = 1
     spatial_dims: int = 3
+
+    def __post_init__(self) -> None:
+        _require_pixels(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +36,8 @@ class PatchPCAConfig:
     channels: int = 16
 
     def __post_init__(self) -> None:
+        _require_pixels(self)
+        require_least(self, ("stride",), place="patch_pca: ")
         block = self.in_channels * self.stride**self.spatial_dims
         if not 1 <= self.channels <= block:
             raise ConfigError(f"patch_pca: channels is {self.channels}; a block has {block} values, give 1 to {block}")
@@ -52,6 +64,9 @@ class AutoencoderConfig:
     gradient: float = 0.5
 
     def __post_init__(self) -> None:
+        _require_pixels(self)
+        require_least(self, ("stride", "width"), place="autoencoder: ")
+        require_least(self, ("encoder_blocks", "decoder_blocks", "kl", "gradient"), 0, place="autoencoder: ")
         block = self.in_channels * self.stride**self.spatial_dims
         if not 1 <= self.channels <= block:
             raise ConfigError(
@@ -81,6 +96,9 @@ class MonaiConfig:
     gradient: float = 0.5
 
     def __post_init__(self) -> None:
+        _require_pixels(self)
+        require_least(self, ("channels", "blocks", "groups"), place="monai_autoencoder: ")
+        require_least(self, ("kl", "gradient"), 0, place="monai_autoencoder: ")
         if not self.widths or any(width < 1 or width % self.groups for width in self.widths):
             raise ConfigError(
                 f"monai_autoencoder: widths are {list(self.widths)}; give multiples of groups, {self.groups}"
@@ -101,6 +119,7 @@ class OneHotConfig:
     balance: float = 0.5
 
     def __post_init__(self) -> None:
+        require_least(self, ("labels",), place="onehot: ")
         if not 0 <= self.balance <= 1:
             raise ConfigError(f"onehot: balance is {self.balance}; give 0 to 1")
         if self.inner.in_channels != self.labels:

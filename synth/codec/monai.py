@@ -31,6 +31,11 @@ class MonaiAutoencoder(Codec):
         self.config = config
         self.network = _network(config)
 
+    @property
+    def trained(self) -> bool:
+        """True: it starts at random."""
+        return True
+
     def raw_encode(self, pixels: Tensor) -> Tensor:
         """Return mu, the mean of the posterior."""
         return self._call("encode", pixels)[0]

@@ -35,6 +35,11 @@ class OneHot(Codec):
         self.balance = config.balance
         self.register_buffer("scale", torch.ones(config.labels))
 
+    @property
+    def trained(self) -> bool:
+        """True where the codec inside is trained."""
+        return self.inner.trained
+
     @torch.no_grad()
     def fit_balance(self, maps: Iterable[Tensor]) -> None:
         """Set `scale` from label maps (1, *grid): (v / max v) ** (-balance / 2), v = p (1 - p), p its share."""

@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from synth.data.schema import Attribute
-from synth.errors import ConfigError
+from synth.errors import ConfigError, require_least
 
 GROUPS = ("mask", "class", "text")
 """What guidance adds one after the other; drop-out trains these prefixes."""
 
-_WORD = re.compile(r"[a-z]+\d*|\d+(?:\.\d+)?")
+_LATIN = "\u00aa-\u02ff\u1e00-\u1eff\u2000-\u2c7f\ufb00-\ufb06"
+"""Beside a to z, what texts in Latin letters hold: it parts words, as it does for models that are there."""
+_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Scripts without spaces between words: each sign is one."""
+_WORD = re.compile(rf"[a-z]+\d*|\d+(?:\.\d+)?|[{_SIGNS}]|[^\W\d_a-z{_LATIN}{_SIGNS}]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,14 @@ class ConditioningConfig:
         for name in ("drop", "drop_each", "drop_attributes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"conditioning.{name} is {getattr(self, name)}; give a share from 0 to 1")
+        require_least(self, ("stride", "mask_width", "width", "text_length"), place="conditioning.")
+        if self.vocabulary and self.text_encoder is None and self.width % text_heads(self.width):
+            raise ConfigError(f"conditioning.width is {self.width}; where texts are read, give a multiple of 32")
+
+
+def text_heads(width: int) -> int:
+    """Return how many heads the attention over the word table has."""
+    return max(width // 32, 1)
 
 
 def words(text: str) -> list[str]:

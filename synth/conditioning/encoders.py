@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synth.conditioning.config import words
+from synth.conditioning.config import text_heads, words
 from synth.data.schema import Attribute
 from synth.errors import ConditionError, nearest
 from synth.ports import Window
@@ -127,7 +127,7 @@ class TextEncoder(nn.Module):
         self.place = nn.Parameter(torch.randn(length, width) * 0.02)
         self.null = nn.Parameter(torch.randn(width) * 0.02)
         self.layer = nn.TransformerEncoderLayer(
-            width, max(width // 32, 1), 2 * width, dropout=0.0, batch_first=True, norm_first=True, activation="gelu"
+            width, text_heads(width), 2 * width, dropout=0.0, batch_first=True, norm_first=True, activation="gelu"
         )
 
     def understood(self, text: str) -> dict[str, bool]:

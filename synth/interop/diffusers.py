@@ -53,6 +53,13 @@ class DiffusersSampler:
         """What a sample's provenance says."""
         return f"diffusers.{type(self.scheduler).__name__}"
 
+    @property
+    def stochastic(self) -> bool:
+        """True where its steps draw noise: tried in two short runs, since schedulers do not say."""
+        import torch
+
+        return not torch.equal(self._tried(0), self._tried(1))
+
     def evaluations(self, steps: int) -> int:
         """NFE of `steps` steps, as many as the scheduler sets times."""
         fresh = self._fresh()
@@ -78,16 +85,35 @@ class DiffusersSampler:
         run.set_timesteps(len(times) - 1, device=x.device)
         bridge = _Bridge(run, process)
         x = bridge.start(x)
-        takes_generator = "generator" in inspect.signature(run.step).parameters
-        extra = {"generator": rng} if takes_generator else {}
+        extra = _generator(run, rng)
         for index, stamp in enumerate(run.timesteps):
             t, state = bridge.read(x, stamp, index)
             estimate = denoise(state, t, to=bridge.next_time(index))
             x = run.step(bridge.prediction(estimate, t), stamp, x, **extra).prev_sample
         return x
 
+    def _tried(self, seed: int) -> "Tensor":
+        """Return every state of a short run on zeros, its noise drawn from `seed`."""
+        import torch
+
+        run, x, states = self._fresh(), torch.zeros(1, 1, 2, 2), []
+        run.set_timesteps(4)
+        extra = _generator(run, torch.Generator().manual_seed(seed))
+        with torch.random.fork_rng(devices=[]):  # some draw from the global generator
+            torch.default_generator.manual_seed(seed)
+            for stamp in run.timesteps:
+                said = run.scale_model_input(x, stamp) if hasattr(run, "scale_model_input") else x
+                x = run.step(torch.zeros_like(said), stamp, x, **extra).prev_sample
+                states.append(x)
+        return torch.stack(states)
+
     def _fresh(self) -> Any:
         return type(self.scheduler).from_config(self.scheduler.config)
+
+
+def _generator(run: Any, rng: "torch.Generator | None") -> dict[str, Any]:
+    """Return `rng` as the step of a scheduler takes it, where it does."""
+    return {"generator": rng} if "generator" in inspect.signature(run.step).parameters else {}
 
 
 def scheduler_for(process: GaussianProcess, name: str, options: Mapping[str, object] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """Variance-preserving diffusion: the schedules of DDPM, Stable Diffusion and Nichol & Dhariwal in continuous time."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,8 @@ _LARGEST_BETA = 0.999
 _COSINE_OFFSET = 0.008
 # A clean prediction turns into noise through (x - alpha clean) / sigma; below this sigma the division is noise itself.
 _SMALLEST_SIGMA = 1e-4
+# A noise prediction turns into clean through (x - sigma noise) / alpha; below this alpha the division is noise itself.
+_LEAST_SIGNAL = 1e-3
 # Times are told apart to 2^-50 of a discrete step.
 _HALVINGS = 50
 
@@ -64,9 +67,10 @@ class VariancePreserving(GaussianProcess):
             raise ConfigError(
                 f"variance_preserving: betas are {list(self.betas)}; give two rising values in (0, {_LARGEST_BETA}]"
             )
-        if self.zero_terminal and self.prediction == "noise":
+        if self.prediction == "noise" and (self.zero_terminal or self._last_signal < _LEAST_SIGNAL):
+            why = "zero_terminal" if self.zero_terminal else f"this schedule, {self.schedule},"
             raise ConfigError(
-                "variance_preserving: with zero_terminal the noise says nothing about the data at t = 1; "
+                f"variance_preserving: with {why} the noise says nothing about the data at t = 1; "
                 "predict velocity or clean"
             )
 
@@ -155,6 +159,11 @@ class VariancePreserving(GaussianProcess):
 
         levels, slopes = knots(self.schedule, self.train_steps, self._ends, self.zero_terminal)
         return torch.from_numpy(levels).to(like.device), torch.from_numpy(slopes).to(like.device)
+
+    @property
+    def _last_signal(self) -> float:
+        """Return alpha at t = 1."""
+        return math.cos(math.sqrt(knots(self.schedule, self.train_steps, self._ends, self.zero_terminal)[0][-1]))
 
     @property
     def _ends(self) -> tuple[float, float]:

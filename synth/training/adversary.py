@@ -70,15 +70,15 @@ class Contest(nn.Module):
     def loss(self, crops: Crops, rng: torch.Generator) -> dict[str, Tensor]:
         """Return per-sample terms; the codec's hold no gradient for the critic, the critic's none for the codec."""
         rendered, target, terms = self.codec.rendered(crops.pixels, rng)
+        # once, with its gradient: autocast would keep weights that it cast without one, for the critic's own loss too
+        real, wanted = self.critic(target)
         if crops.heard:
             fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
             score, found = functional_call(self.critic, fixed, (rendered,))
-            with torch.no_grad():
-                _, wanted = self.critic(target)
-            apart = [(a - b).float().abs().flatten(1).mean(dim=1) for a, b in zip(found, wanted, strict=True)]
+            apart = [(a - b.detach()).float().abs().flatten(1).mean(dim=1) for a, b in zip(found, wanted, strict=True)]
             terms["adversarial"] = -self.adversarial * _each(score)
             terms["perceptual"] = self.perceptual * torch.stack(apart).mean(dim=0)
-        real, made = self.critic(target)[0], self.critic(rendered.detach())[0]
+        made = self.critic(rendered.detach())[0]
         hinge = _each(functional.relu(1.0 - real)) + _each(functional.relu(1.0 + made))
         return {**terms, "critic": 0.5 * _CRITIC_SHARE * hinge}
 

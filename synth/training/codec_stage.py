@@ -78,7 +78,7 @@ def train_codec(
     cases = pixels.prepared.split("train")
     early = None
     start_codec(codec, pixels, cases[: training.pca_volumes])
-    if isinstance(inner_of(codec), Autoencoder):
+    if codec.trained:
         early = tune_codec(codec, training, pixels, folder, seed=seed, report=report, team=team)
     codec.eval()
     whiten(codec, pixels, cases)
@@ -131,7 +131,8 @@ def codec_task(codec: Codec, training: CodecTraining, pixels: Pixels, previews: 
         return plain
     assert isinstance(codec, Autoencoder), "recipes refuse a critic for anything else"
     contest = Contest(codec, adversarial=training.adversarial, perceptual=training.perceptual)
-    first = round(training.critic_from * training.fit.steps * training.fit.accumulation)
+    # all batches of a step hear it or none: processes that share them add up figures of the same names
+    first = round(training.critic_from * training.fit.steps) * training.fit.accumulation
     return replace(
         plain,
         module=contest,

@@ -16,7 +16,7 @@ from synth.data.prepared import Prepared
 from synth.data.schema import Schema
 from synth.data.seen import Seen
 from synth.errors import ConfigError
-from synth.model import Model, PartModel, build_part
+from synth.model import Model, PartModel, build, build_part
 from synth.recipe import Part, Recipe
 from synth.training.claim import claim, facts
 from synth.training.codec_stage import (
@@ -61,6 +61,8 @@ class Experiment:
     def run(self) -> Path:
         """Train every stage that is not done and return the model's folder."""
         recipe, prepared, origin = settled(self.recipe, self.prepared, self.source)
+        with torch.device("meta"):  # a network that cannot be is told now, not after the stages before it
+            build(recipe)
         seen = Seen.of(self.prepared, seed=self.recipe.seed)
         seen = seen if origin is None else origin.seen(seen)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +156,9 @@ def settled(recipe: Recipe, prepared: Prepared, source: Model | None) -> tuple[R
     if source is None:
         return complete(recipe, prepared), prepared, None
     origin = Origin.of(source, prepared)
-    return origin.complete(recipe), origin.prepared, origin
+    full = origin.complete(recipe)
+    _check_sizes(full, prepared.schema)
+    return full, origin.prepared, origin
 
 
 _NO_HOLDOUT = (
@@ -180,10 +184,13 @@ def _to_the_end(recipe: Recipe) -> Recipe:
 def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with schema, labels, attributes and vocabulary of the data filled in.
 
-    Errors: ConfigError where a codec does not fit the data's channels, labels or dimensions.
+    Errors: ConfigError where the recipe does not fit the data's channels, labels, dimensions or texts.
     """
     schema = prepared.schema
-    texts = [case.text for case in prepared.split("train") if case.text]
+    texts = [case.text for case in prepared.split("train") if case.text and case.text.strip()]
+    known = vocabulary(texts)
+    if texts and not known:
+        raise ConfigError("no text of the data holds a word or a number; mend the texts or prepare without them")
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
@@ -196,20 +203,34 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
                 "labels": labels if with_mask and schema.labels else 0,
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
-                "vocabulary": vocabulary(texts),
+                "vocabulary": known,
                 **completed(given),
             }
         )
         return replace(part, conditioning=filled)
 
+    _check_sizes(recipe, schema)
+    if isinstance(recipe.image.codec, OneHotConfig):
+        raise ConfigError("image.codec is onehot, which is for masks; give an autoencoder")
     _check_codec(recipe.image, len(schema.channels), schema)
     mask = recipe.mask
     if mask is not None:
         if not schema.labels:
             raise ConfigError("the recipe has a mask part, the data has no labels; remove `mask` from the config")
+        if not isinstance(mask.codec, OneHotConfig):
+            raise ConfigError(f"mask.codec is {mask.codec.kind}, masks are label maps; give onehot with it as inner")
         _check_codec(mask, labels, schema)
         mask = replace(conditioned(mask, with_mask=False), texture=False)
     return replace(recipe, image=conditioned(recipe.image, with_mask=True), mask=mask, schema=schema)
+
+
+def _check_sizes(recipe: Recipe, schema: Schema) -> None:
+    """Errors: ConfigError where a size names other axes than the data has."""
+    dims = len(schema.grid)
+    for name, part in (("image", recipe.image), ("mask", recipe.mask)):
+        for field, size in () if part is None else (("training.patch", part.training.patch), ("window", part.window)):
+            if size is not None and len(size) != dims:
+                raise ConfigError(f"{name}.{field} is {list(size)}, the data is {dims}D; give {dims} numbers")
 
 
 def _pixel_codec(part: Part) -> CodecConfig:

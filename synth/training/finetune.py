@@ -12,7 +12,6 @@ from typing import Any
 
 from synth import config
 from synth.checkpoint import fingerprint, tensors_of
-from synth.codec.autoencoder import Autoencoder
 from synth.codec.config import AutoencoderConfig, CodecConfig, OneHotConfig
 from synth.codec.onehot import OneHot
 from synth.conditioning.config import vocabulary
@@ -24,7 +23,7 @@ from synth.data.seen import Seen, require_unseen
 from synth.errors import ConfigError
 from synth.model import Model, PartModel, build_part
 from synth.recipe import Part, Recipe
-from synth.training.codec_stage import PartName, inner_of
+from synth.training.codec_stage import PartName
 from synth.volume import Label
 
 _FREE = ("kl", "gradient", "balance", "checkpoint", "weight_cap")
@@ -97,7 +96,7 @@ class Origin:
         """True where the codec of a completed part is trained on. Errors: ConfigError where it cannot be."""
         known = self.model.parts()[name].codec
         grows = isinstance(part.codec, OneHotConfig) and isinstance(known, OneHot) and part.codec.labels > known.labels
-        if part.codec_training.tune and not isinstance(inner_of(known), Autoencoder):
+        if part.codec_training.tune and not known.trained:
             raise ConfigError(f"{name}.codec_training.tune: the model's codec is none that is trained; leave it out")
         return grows or part.codec_training.tune
 

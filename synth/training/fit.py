@@ -53,7 +53,7 @@ def fit(
     """Train `task` in `folder` to its end, resuming what is there; afterwards the module holds its best average.
 
     Returns in words why the stage ended before its last step, else None. The processes of a team share the
-    `accumulation` batches of each step; their modules must start equal, and the folder must be one for all.
+    `accumulation` batches of each step; all start from the leader's weights, and the folder must be one for all.
 
     Files: train.jsonl (no times: equal for equal runs), timing.jsonl, last/, best/, config.json, done.json.
     Errors: ConfigError when the folder was begun with another config, or the team cannot share the batches or is not
@@ -67,6 +67,7 @@ def fit(
         )
     folder.mkdir(parents=True, exist_ok=True)
     _same_config(folder / "config.json", {**task.settings, **asdict(config), "seed": seed}, team)
+    _lead(task.module, team)
     trained = Trained(task, config, seed, team)
     for place in ("last", "best") if team.leads else ():
         mend_folder(folder / place)
@@ -83,6 +84,14 @@ def fit(
     trained.load(folder / "best")
     trained.average.swap(task.module)
     return json.loads((folder / "done.json").read_text()).get("early")
+
+
+def _lead(module: nn.Module, team: Team) -> None:
+    """Give every process the leader's weights: replicas that start apart would stay apart, as they share gradients."""
+    if team.size > 1:
+        with torch.no_grad():
+            for tensor in module.state_dict().values():
+                tensor.copy_(team.led(tensor))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from synth.backbone.config import UNetConfig
-from synth.codec.autoencoder import Autoencoder
-from synth.codec.config import AutoencoderConfig, OneHotConfig
+from synth.codec.base import Codec
+from synth.codec.config import AutoencoderConfig, IdentityConfig, MonaiConfig, OneHotConfig
 from synth.conditioning.config import ConditioningConfig
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
@@ -31,7 +31,6 @@ from synth.training.codec_stage import (
     cache_latents,
     codec_score,
     codec_task,
-    inner_of,
     start_codec,
     whiten,
 )
@@ -109,12 +108,13 @@ def design(schema: Schema) -> Recipe:
         ),
     )
     mask = _part(mask_codec, latent, narrow=True)
-    return Recipe(
+    recipe = Recipe(
         name="-".join(re.findall(r"[a-z0-9]+", schema.population.lower()))[:40].strip("-") or "planned",
         description=f"Planned from the data: {len(schema.labels)} labels, grid {'x'.join(map(str, schema.grid))}.",
         image=image,
         mask=replace(mask, texture=False) if schema.labels else None,
     )
+    return at_grid(recipe, schema)
 
 
 def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, narrow: bool) -> Part:
@@ -124,10 +124,9 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
         patch = tuple(-(-n // 2) if axis == patch.index(max(patch)) else n for axis, n in enumerate(patch))
     whole = math.prod(latent)
     windowed = whole > _LARGEST_WHOLE
-    deep = whole // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
+    at_once = math.prod(patch) if windowed else whole
+    deep = at_once // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
     widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
-    shortest = min(patch) // 2 ** (len(widths) - 1)
-    precision = "bf16" if shortest >= _KERNEL else "fp32"
     return Part(
         codec=codec,
         process=_MASK_TIMES if narrow else RectifiedFlow(prediction="clean"),
@@ -142,7 +141,7 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
         window=patch if windowed else None,
         codec_training=CodecTraining(fit=FitConfig(precision="bf16", ema=0.995, warmup=50), crop=crop, batch=batch),
         training=FlowTraining(
-            fit=FitConfig(precision=precision, ema=0.999, patience=3),
+            fit=FitConfig(precision="bf16", ema=0.999, patience=3),
             patch=patch,
             patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
             whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
@@ -170,18 +169,30 @@ def at_grid(recipe: Recipe, schema: Schema) -> Recipe:
     """Return a recipe of another grid for the grid of `schema`: in float32 where that is short for its networks."""
     for stage in _stages(recipe):
         name, kind = _split(stage)
-        if kind == "training" and _deepest(getattr(recipe, name), schema) < _KERNEL:
+        if _shortest(getattr(recipe, name), kind, schema) < _KERNEL:
             recipe = _with_fit(recipe, stage, replace(_fit_of(recipe, stage), precision="fp32"))
     return recipe
 
 
-def _deepest(part: Part, schema: Schema) -> int:
-    """Return the shortest axis of what a U-Net's last level sees of a patch or volume."""
+def _shortest(part: Part, kind: str, schema: Schema) -> int:
+    """Return the shortest axis of what a stage's deepest convolutions see of a crop, a patch or a volume."""
+    stride = _stride(part)
+    if kind == "codec_training":
+        training = part.codec_training
+        step = max(stride, 4) if training.critical else stride  # the last layer of a critic sees every fourth voxel
+        return min(-(-min(training.crop, size) // step) for size in schema.grid)
     if not isinstance(part.backbone, UNetConfig):
         return _KERNEL
-    stride = part.conditioning.stride
     shortest = min(min(n, -(-size // stride)) for n, size in zip(part.training.patch, schema.grid))
     return shortest // 2 ** (len(part.backbone.widths) - 1)
+
+
+def _stride(part: Part) -> int:
+    """Return the voxels of a latent voxel along each axis."""
+    codec = part.codec.inner if isinstance(part.codec, OneHotConfig) else part.codec
+    if isinstance(codec, MonaiConfig):
+        return 2 ** (len(codec.widths) - 1)
+    return 1 if isinstance(codec, IdentityConfig) else codec.stride
 
 
 def shared(recipe: Recipe, processes: int) -> Recipe:
@@ -237,9 +248,8 @@ def measure(
             per_case = (time.perf_counter() - started) / len(few.split("train"))
             encoding += 1.5 * per_case * len(prepared.cases)
             tell(f"{name} codec")
-            if origin.tunes(name, part) if origin is not None else isinstance(inner_of(model.codec), Autoencoder):
-                task = codec_task(model.codec, part.codec_training, pixels, folder, seed=0)
-                costs[f"{name} codec"] = time_steps(task, part.codec_training.fit, seed=0, steps=steps)
+            if origin.tunes(name, part) if origin is not None else model.codec.trained:
+                costs[f"{name} codec"] = _codec_cost(model.codec, part.codec_training, pixels, folder, steps)
                 model.codec.eval()
             cache_latents(model.codec, pixels, folder)
             masks = part.conditioning.labels > 0
@@ -249,15 +259,28 @@ def measure(
             for share in sorted({float(part.training.whole_share == 1.0), float(part.training.whole_share > 0.0)}):
                 task = flow_task(model, replace(part.training, whole_share=share), latents, folder, seed=0)
                 kinds.append(time_steps(task, part.training.fit, seed=0, steps=steps))
-            costs[f"{name} generator"] = _mixed(kinds[0], kinds[-1], part.training)
+            costs[f"{name} generator"] = _mixed(
+                kinds[0], kinds[-1], share=part.training.whole_share, fit=part.training.fit
+            )
     return Estimate(stages=costs, encoding_s=encoding)
 
 
-def _mixed(patches: Cost, wholes: Cost, training: FlowTraining) -> Cost:
-    step = (1 - training.whole_share) * patches.step_s + training.whole_share * wholes.step_s
-    return Cost.of(
-        step, max(patches.validation_s, wholes.validation_s), max(patches.peak_gb, wholes.peak_gb), training.fit
-    )
+def _codec_cost(codec: Codec, training: CodecTraining, pixels: Pixels, folder: Path, steps: int) -> Cost:
+    """Return what training a codec costs: steps before and after it hears its critic, where it has one."""
+
+    def timed(critic_from: float) -> Cost:
+        task = codec_task(codec, replace(training, critic_from=critic_from), pixels, folder, seed=0)
+        return time_steps(task, training.fit, seed=0, steps=steps)
+
+    if not training.critical:
+        return timed(1.0)
+    return _mixed(timed(1.0), timed(0.0), share=1.0 - training.critic_from, fit=training.fit)
+
+
+def _mixed(one: Cost, other: Cost, *, share: float, fit: FitConfig) -> Cost:
+    """Return the cost of a stage of two kinds of steps, `share` of them of the `other` kind."""
+    step = (1 - share) * one.step_s + share * other.step_s
+    return Cost.of(step, max(one.validation_s, other.validation_s), max(one.peak_gb, other.peak_gb), fit)
 
 
 def schedule(recipe: Recipe, estimate: Estimate, *, budget_s: float) -> tuple[Recipe, Estimate]:

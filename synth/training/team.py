@@ -6,12 +6,16 @@ order of sums may differ. One of them leads: it alone writes and validates.
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from synth.errors import SynthError
+from synth.errors import ConfigError, SynthError
+
+_PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: a plan is timed, and a hold-out scored, by the leader alone."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class Team:
         padded = text or [0] * length
         return json.loads(bytes(self.total(torch.tensor(padded, dtype=torch.int32)).tolist()))
 
+    def led(self, values: Tensor) -> Tensor:
+        """Return the leader's tensor, bit for bit; the others give one of its shape and type."""
+        if self.size == 1:
+            return values
+        from accelerate.utils import broadcast
+
+        sent = values.detach().to(accelerator(cpu=self.cpu).device, copy=True).contiguous()
+        return broadcast(sent).to(values.device)  # pyright: ignore[reportAttributeAccessIssue]
+
     def wait(self) -> None:
         """Return once all processes are here."""
         if self.size > 1:
@@ -67,8 +80,19 @@ ALONE = Team()
 
 
 def team_of_launch(*, cpu: bool = True) -> tuple[Team, torch.device]:
-    """Return this process's place among those that a launcher such as torchrun began, and its own device."""
-    found = accelerator(cpu=cpu)
+    """Return this process's place among those that a launcher such as torchrun began, and its own device.
+
+    Errors: ConfigError where a machine has more processes than GPUs.
+    """
+    try:
+        found = accelerator(cpu=cpu)
+    except RuntimeError as error:
+        if cpu or "invalid device ordinal" not in str(error):
+            raise
+        raise ConfigError(
+            f"there are more processes on this machine than its {torch.cuda.device_count()} GPUs; start one for each, "
+            "or give --device cpu"
+        ) from error
     return Team(rank=found.process_index, size=found.num_processes, cpu=cpu), found.device
 
 
@@ -80,6 +104,9 @@ def accelerator(*, cpu: bool = True) -> Any:
     """
     try:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise SynthError('training needs accelerate, which is not installed; pip install "synthvol[train]"') from error
-    return Accelerator(mixed_precision="no", cpu=cpu)
+    # a process that died ends the others through the launcher, not by running out of patience
+    patient = InitProcessGroupKwargs(timeout=_PATIENCE)
+    return Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patient])

@@ -12,6 +12,7 @@ import torch
 
 import synth
 from pipelines.cli import run
+from synth import config
 from synth.conditioning import pretrained
 from synth.conditioning.conditioner import Conditioner
 from synth.conditioning.config import ConditioningConfig
@@ -226,3 +227,10 @@ def test_weights_that_lack_a_tensor_are_refused(bert: Path, tmp_path: Path) -> N
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="query.weight is missing"):
         pretrained.reader_of(str(folder), folder_sha256(folder))
+
+
+def test_reports_in_any_script_reach_the_encoder(bert: Path, prepared: Prepared) -> None:
+    chinese = replace(prepared, cases=tuple(replace(case, text="左肺结节") for case in prepared.cases))
+    recipe = config.load(Recipe, tiny_recipe(3), overrides=[f"image.conditioning.text_encoder={bert}"])
+    conditioner = Conditioner(complete(recipe, chinese).image.conditioning, spatial_dims=3)
+    assert "text" in conditioner.groups and isinstance(conditioner.text, pretrained.PretrainedText)

@@ -161,3 +161,26 @@ def test_evaluations_are_the_schedulers() -> None:
     process = VariancePreserving(schedule="linear")
     heun = DiffusersSampler(scheduler_for(process, "HeunDiscreteScheduler"))
     assert heun.kind == "diffusers.HeunDiscreteScheduler" and heun.evaluations(5) == 9 and heun.steps_for(9) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("DDIMScheduler", {}, False),
+        ("DDPMScheduler", {}, True),
+        ("EulerDiscreteScheduler", {}, False),
+        ("EulerAncestralDiscreteScheduler", {}, True),
+        ("UniPCMultistepScheduler", {}, False),
+        ("DPMSolverMultistepScheduler", {}, False),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, True),
+    ],
+)
+def test_a_scheduler_that_draws_noise_is_found_out(name: str, options: dict[str, object], expected: bool) -> None:
+    before = torch.get_rng_state()
+    assert DiffusersSampler(scheduler_for(VariancePreserving(schedule="linear"), name, options)).stochastic == expected
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_deterministic_schedulers_of_other_laws_are_known_as_such() -> None:
+    for process, name in ((RectifiedFlow(), "FlowMatchEulerDiscreteScheduler"), (EDM(), "EDMEulerScheduler")):
+        assert not DiffusersSampler(scheduler_for(process, name)).stochastic

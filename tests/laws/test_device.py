@@ -7,6 +7,7 @@ import torch
 
 import synth
 from pipelines.cli import main
+from pipelines.machine import full_float32
 from synth import config
 from synth.data.prepared import Prepared
 from synth.denoiser import Bound, Denoiser, Guided
@@ -92,3 +93,12 @@ def test_a_device_that_is_not_there_is_refused(
     assert main([*train, "--device", device]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("device", "allowed"), [("cpu", True), ("cuda:1", False)])
+def test_gpus_convolve_in_float32_where_samples_are_made(
+    device: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    full_float32(device)
+    assert torch.backends.cudnn.allow_tf32 == allowed

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ import pytest
 
 import synth
 from pipelines.cli import run
-from synth.errors import CheckpointError, ConditionError, GeometryError
+from synth.errors import CheckpointError, ConditionError, ConfigError, GeometryError
+from synth.generator import Generator, Sampling
+from synth.model import build
 from synth.sample import Condition
+from synth.sampler import Ancestral
+from synth.training.config import Coupling
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -185,3 +190,92 @@ def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
     (broken / "weights.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         synth.load(broken)
+
+
+def _finer(mask: synth.Volume) -> synth.Volume:
+    """The same labels in voxels of half the size along the first axis."""
+    affine = np.array(mask.affine)
+    affine[:3, 3] -= affine[:3, 0] / 4
+    affine[:3, 0] /= 2
+    return mask.replace(data=np.repeat(mask.data, 2, axis=1), affine=affine)
+
+
+def test_a_mask_without_names_is_resampled_as_the_named_one(model: Path, dataset: Path) -> None:
+    given = _finer(synth.read(dataset / "labelsTr" / "c00.nii.gz", labels={"shell": 3, "core": 200}))
+    generator = synth.load(model)
+    bare = given.replace(labels=None)
+    samples = list(generator.generate([Condition(mask=mask) for mask in (given, bare)], seeds=[4, 4]))
+    assert np.array_equal(samples[0].image.data, samples[1].image.data)
+    out = samples[1].mask
+    assert (
+        out is not None and np.array_equal(out.data, given.data) and dict(out.labels or {}) == dict(given.labels or {})
+    )
+
+
+def test_masks_that_are_no_label_maps_are_refused(model: Path, dataset: Path) -> None:
+    given = synth.read(dataset / "labelsTr" / "c00.nii.gz", labels={"shell": 3, "core": 200})
+    generator = synth.load(model)
+    for data, error, words in (
+        (given.data * 0.5, ConditionError, "mask has the value 1.5, labels are whole numbers"),
+        (np.where(given.data == 3, np.inf, 0.0), ConditionError, "mask has the value inf"),
+        (
+            np.concatenate([given.data] * 2),
+            GeometryError,
+            "the mask is 3D with 2 channels, the model takes 3D with one",
+        ),
+        (given.data[..., 5], GeometryError, "the mask is 2D with 1 channels"),
+    ):
+        with pytest.raises(error, match=words):
+            next(generator.generate([Condition(mask=given.replace(data=data, labels=None))], seeds=[0]))
+
+
+def test_asks_that_the_model_cannot_heed_are_refused(model: Path, dataset: Path) -> None:
+    given = synth.read(dataset / "labelsTr" / "c00.nii.gz", labels={"shell": 3, "core": 200})
+    generator = synth.load(model)
+    image = generator.model.image
+    deaf = replace(image.part, conditioning=replace(image.part.conditioning, labels=0, vocabulary=()))
+    other = Generator(replace(generator.model, image=replace(image, part=deaf)))
+    for asked, ask, words in (
+        (generator, Condition(image=given), "the model follows no image"),
+        (generator, Condition(text="colossal"), "'colossal' has no word that the model knows; use some of: "),
+        (other, Condition(mask=given), "trained without labels; leave the mask out"),
+        (other, Condition(text="a round thing"), "trained without text; leave the text out"),
+    ):
+        with pytest.raises(ConditionError, match=words):
+            next(asked.generate([ask], seeds=[0]))
+
+
+def test_a_sampler_that_draws_noise_is_refused_where_a_flow_was_learned_by_coupling(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = synth.load(model)
+    whole = generator.model
+    assert whole.recipe.mask is not None and whole.mask is not None
+    mask = replace(whole.recipe.mask, training=replace(whole.recipe.mask.training, coupling=Coupling()))
+    recipe = replace(whole.recipe, mask=mask)
+    synth.save(Generator(replace(whole, recipe=recipe, mask=replace(whole.mask, part=mask))), tmp_path / "coupled")
+    ask = [str(tmp_path / "coupled"), "--out", str(tmp_path / "out"), "--count", "1", "--sampler"]
+    assert run("generate", [*ask, "ancestral"]) == 2
+    assert "sampler ancestral draws noise, which leaves the flow that the mask part" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    coupled = synth.load(tmp_path / "coupled").with_sampling(Sampling(sampler=Ancestral()))
+    with pytest.raises(ConfigError, match="take euler, heun or dpm_solver_2m"):
+        next(coupled.generate([Condition()], seeds=[0]))
+    assert run("generate", [*ask, "heun"]) == 0
+
+
+def test_a_model_that_comes_to_no_mask_is_refused_before_anything_is_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(synth.load(model).model.recipe, mask=None)
+    assert recipe.schema is not None
+    bare = replace(recipe.image, conditioning=replace(recipe.image.conditioning, labels=0))
+    without = replace(recipe, image=bare, schema=replace(recipe.schema, labels=()))
+    for name, own, words in (
+        ("unmasked", recipe, "has no mask part; give masks"),
+        ("unlabelled", without, "was trained without labels, generate writes image-mask pairs"),
+    ):
+        synth.save(Generator(build(own).eval()), tmp_path / name)
+        assert run("generate", [str(tmp_path / name), "--out", str(tmp_path / "out"), "--count", "1"]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert next(synth.load(tmp_path / "unlabelled").generate([Condition()], seeds=[0])).mask is None

@@ -47,6 +47,30 @@ def test_workers_end_with_a_killed_parent(model: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="workers are found in /proc")
+@pytest.mark.parametrize("verb", ["generate", "bench"])
+def test_a_killed_worker_ends_the_command_in_one_line(verb: str, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    line = [verb, str(model), "--count", "60", "--workers", "2", *(["--out", str(out)] if verb == "generate" else [])]
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *line], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        # bench waits in its workers until all are ready, which one that is killed before it is never is
+        _wait(
+            lambda: sum(map(_deaf, _workers(begun.pid))) == 2 and (verb == "bench" or any(out.glob("records/*.json")))
+        )
+        os.kill(_workers(begun.pid)[0], signal.SIGKILL)
+        _, said = begun.communicate(timeout=30)
+    finally:
+        begun.kill()
+    told = [row for row in said.decode().splitlines() if row.startswith("synth: ") or "Traceback" in row]
+    assert begun.returncode == 2 and len(told) == 1 and "a worker process was ended from outside" in told[0]
+    if verb == "generate":
+        assert len(list(out.glob("records/*.json"))) < 60, "the set was complete before the kill"
+        assert run(verb, line[1:]) == 0 and len(list(out.glob("imagesTr/*"))) == 60
+
+
 def test_shards_write_common_files_in_turn(tmp_path: Path) -> None:
     held, order = threading.Event(), []
 
@@ -63,6 +87,18 @@ def test_shards_write_common_files_in_turn(tmp_path: Path) -> None:
         order.append("first")
     other.join()
     assert order == ["first", "second"]
+
+
+def _workers(parent: int) -> list[int]:
+    """Return the spawned workers of a process; what else it begins watches its semaphores."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def _deaf(pid: int) -> bool:
+    """True where a process ignores SIGTERM, as workers do once they have begun."""
+    status = dict(row.split(":", 1) for row in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigIgn"], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _alive(group: int) -> bool:

@@ -168,6 +168,7 @@ def test_zero_terminal_leaves_no_signal_and_keeps_the_first_step() -> None:
         (lambda: VariancePreserving(betas=(0.1, 0.2)), "cosine schedule has no betas"),
         (lambda: VariancePreserving(schedule="linear", betas=(0.2, 0.1)), "two rising values"),
         (lambda: VariancePreserving(zero_terminal=True, prediction="noise"), "predict velocity or clean"),
+        (lambda: VariancePreserving(prediction="noise"), "cosine, the noise says nothing about the data at t = 1"),
         (lambda: EDM(sigma_min=90.0), "0 < sigma_min < sigma_max"),
         (lambda: EDM(rho=0.0), "rho"),
     ],

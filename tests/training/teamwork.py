@@ -1,6 +1,7 @@
-"""python -m tests.training.teamwork FOLDER [STEP] under a launcher: the tiny task, trained by a team; stopped at STEP.
+"""python -m tests.training.teamwork FOLDER [STEP [apart]] under a launcher: the tiny task, trained by a team.
 
-Only one process is told to stop: the others must learn of it.
+Stopped at STEP, of which only one process is told: the others must learn of it. With `apart`, only the leader starts
+from the tiny task's weights.
 """
 
 import os
@@ -23,4 +24,9 @@ if __name__ == "__main__":
         if len(sys.argv) > 2 and done == int(sys.argv[2]) and not team.leads:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    fit(tiny.task(), tiny.config(accumulation=2), Path(sys.argv[1]), seed=1, report=report, team=team)
+    task = tiny.task()
+    if "apart" in sys.argv and not team.leads:
+        with torch.no_grad():
+            for parameter in task.module.parameters():
+                parameter.add_(1.0)
+    fit(task, tiny.config(accumulation=2), Path(sys.argv[1]), seed=1, report=report, team=team)

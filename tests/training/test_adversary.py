@@ -1,5 +1,6 @@
 """A codec against its critic: whose gradient is whose, exact resume, and what the chosen score says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from synth.errors import ConfigError
 from synth.recipe import CodecTraining, Recipe
 from synth.rng import torch_rng
 from synth.training.adversary import Contest, Critic, Crops, sharpness_gap
-from synth.training.codec_stage import Pixels, train_codec
+from synth.training.codec_stage import Pixels, codec_task, train_codec
 from synth.training.config import FitConfig
 from synth.training.fit import fit
 from tests.conftest import tiny_recipe
@@ -43,6 +44,28 @@ def test_each_side_learns_from_its_own_terms_alone(grid: tuple[int, ...]) -> Non
         ours = torch.autograd.grad(value.sum(), codec, retain_graph=True, allow_unused=True)
         assert any(g is not None and bool(g.abs().max() > 0) for g in theirs) == (name == "critic"), name
         assert any(g is not None and bool(g.abs().max() > 0) for g in ours) == (name != "critic"), name
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_critic_learns_under_autocast_and_sees_the_target_once(grid: tuple[int, ...]) -> None:
+    """Autocast keeps casts: made without a graph, they would leave the critic's own loss without gradients."""
+    contest, seen = _contest(len(grid)), []
+    contest.critic.register_forward_hook(lambda *_: seen.append(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = contest.loss(Crops(_pixels(grid), heard=True), torch_rng(2))
+    torch.stack([value.mean() for value in terms.values()]).sum().backward()
+    weights = [p for p in contest.critic.parameters() if p.ndim > 1]  # the last bias is pulled both ways alike
+    assert weights and all(p.grad is not None and bool(p.grad.any()) for p in weights)
+    assert len(seen) == 3  # the target, what was rendered, and that again for the codec
+
+
+def test_all_batches_of_a_step_hear_the_critic_or_none(prepared: Prepared, tmp_path: Path) -> None:
+    """Processes that share a step's batches must add up figures of the same names."""
+    training = replace(_training(5), fit=FitConfig(steps=5, accumulation=3))
+    codec = Autoencoder(AutoencoderConfig(channels=4, width=16))
+    task = codec_task(codec, training, Pixels(prepared, "image"), tmp_path, seed=0)
+    heard = [[task.batch(3 * step + part).heard for part in range(3)] for step in range(5)]
+    assert heard == [[False] * 3, [False] * 3, [True] * 3, [True] * 3, [True] * 3]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -93,7 +116,6 @@ def _training(steps: int) -> CodecTraining:
 def test_a_stopped_contest_ends_as_the_uninterrupted_one(prepared: Prepared, tmp_path: Path) -> None:
     """The critic, its optimiser state and what the codec hears by step are all in the checkpoint."""
     from synth.errors import Interrupted
-    from synth.training.codec_stage import codec_task
 
     def fresh() -> Autoencoder:
         torch.manual_seed(0)

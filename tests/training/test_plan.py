@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from synth.backbone.config import UNetConfig
+from synth.codec.autoencoder import Autoencoder
 from synth.codec.config import AutoencoderConfig, OneHotConfig
 from synth.data.prepared import Prepared
 from synth.data.schema import Schema
 from synth.errors import ConfigError
 from synth.model import build
+from synth.recipe import CodecTraining
+from synth.training import plan
+from synth.training.codec_stage import Pixels
+from synth.training.config import FitConfig
 from synth.training.experiment import complete
-from synth.training.plan import STAGES, Estimate, design, measure, nominal, schedule
+from synth.training.fit import Task
+from synth.training.plan import STAGES, Estimate, at_grid, design, measure, nominal, schedule
 from synth.training.timing import Cost
 from synth.volume import Label
 
@@ -106,3 +112,29 @@ def test_a_volume_too_large_to_train_whole_is_planned_in_patches_and_windows() -
     assert whole.window is None and whole.training.whole_share > 0
     assert patches.window == patches.training.patch and patches.training.whole_share == 0.0
     assert math.prod(patches.training.patch) <= 10_240 and patches.training.patch[2] == 10
+
+
+@pytest.mark.parametrize(("grid", "precision"), [((100, 100, 8), "fp32"), ((100, 100, 12), "bf16")])
+def test_codecs_of_thin_stacks_are_trained_in_float32(grid: tuple[int, ...], precision: str) -> None:
+    """Two latent voxels along an axis are fewer than a kernel has."""
+    thick = design(schema((100, 100, 64)))
+    for recipe in (design(schema(grid)), at_grid(thick, schema(grid))):
+        assert recipe.mask is not None
+        found = [part.codec_training.fit.precision for part in (recipe.image, recipe.mask)]
+        assert found == [precision, precision]
+    critical = replace(thick.image.codec_training, adversarial=0.1)
+    fine = replace(thick.image, codec=replace(thick.image.codec, stride=2, channels=4), codec_training=critical)
+    tuned = at_grid(replace(thick, image=fine), schema(grid))
+    assert tuned.image.codec_training.fit.precision == precision, "a critic's last layer is as coarse as a stride of 4"
+
+
+def test_steps_that_hear_a_critic_are_timed_apart(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(task: Task, fit: FitConfig, *, seed: int, steps: int) -> Cost:
+        heard = task.batch(0).heard
+        return Cost(step_s=3.0 if heard else 1.0, validation_s=0.1, peak_gb=2.0 if heard else 1.0, hours=0.0)
+
+    monkeypatch.setattr(plan, "time_steps", timed)
+    training = CodecTraining(crop=8, batch=1, adversarial=0.1, critic_from=0.25)
+    codec = Autoencoder(AutoencoderConfig(stride=2, channels=2, width=8))
+    cost = plan._codec_cost(codec, training, Pixels(prepared, "image"), prepared.folder, 2)
+    assert cost.step_s == pytest.approx(0.25 * 1.0 + 0.75 * 3.0) and cost.peak_gb == 2.0

@@ -14,6 +14,7 @@ from pipelines.cli import main
 from synth.data.prepared import Prepared
 from synth.errors import ConfigError
 from synth.recipe import Recipe
+from synth.training import team
 from synth.training.fit import fit
 from synth.training.plan import shared
 from synth.training.team import Team
@@ -58,6 +59,14 @@ def test_two_processes_are_one_with_two_batches_a_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_processes_that_start_apart_are_given_the_leaders_weights(tmp_path: Path) -> None:
+    done = launched(2, "-m", "tests.training.teamwork", str(tmp_path / "two"), "0", "apart")
+    assert done.returncode == 0, done.stderr
+    fit(tiny.task(), tiny.config(accumulation=2), tmp_path / "one", seed=1)
+    require_equal(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_a_run_stopped_in_one_number_of_processes_goes_on_in_another(tmp_path: Path) -> None:
     stopped = launched(2, "-m", "tests.training.teamwork", str(tmp_path / "two"), "5")
     assert stopped.returncode != 0
@@ -79,6 +88,17 @@ def test_train_in_two_processes_is_train_with_two_batches_a_step(
     more = [word for stage in stages for word in ("--set", f"{stage}.fit.accumulation=2")]
     assert main(["train", *line, "--out", str(tmp_path / "one"), *more]) == 0
     require_equal(tmp_path / "one", tmp_path / "two")
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_one(**_: object) -> None:
+        raise RuntimeError("CUDA error: invalid device ordinal\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(team, "accelerator", without_one)
+    with pytest.raises(ConfigError, match="more processes on this machine than its 0 GPUs; start one for each"):
+        team.team_of_launch(cpu=False)
+    with pytest.raises(RuntimeError, match="ordinal"):
+        team.team_of_launch(cpu=True)
 
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
