@@ -54,7 +54,7 @@ _MASK_TIMES = RectifiedFlow(prediction="clean", location=0.5, scale=1.3)
 """How much of a rare label there is is decided on noisy times."""
 _STEP_LATENTS = 10_240
 """Latent voxels of a training step, in patches or whole volumes."""
-_LARGEST_WHOLE = 4 * _STEP_LATENTS
+_LARGEST_WHOLE = 8 * _STEP_LATENTS
 """Latent voxels of the largest volume that is trained and sampled whole; larger ones are in patches and windows."""
 _CHECKPOINT_S = 120.0
 _KERNEL = 3
