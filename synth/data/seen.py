@@ -68,6 +68,10 @@ class Seen:
         """Return this, told of the model with this sha256."""
         return replace(self, model=sha256)
 
+    def trained(self) -> "Seen":
+        """Return this without those that only chose checkpoints, here and in its sources."""
+        return replace(self, holdout=(), source=None if self.source is None else self.source.trained())
+
     def words(self) -> str:
         """Return how many cases trained the model, and which others it knows of.
 

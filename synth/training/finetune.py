@@ -31,6 +31,7 @@ _FREE = ("kl", "gradient", "balance", "checkpoint", "weight_cap")
 """Fields of the networks' sections that decide how they are trained, not what they are."""
 _CONDITIONING = ("mask_width", "width", "text_length", "position", "geometry", "text_encoder")
 _AFTER = ", after "
+_MEND = "take another --from, or prepare other splits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,9 @@ class Origin:
             raise ConfigError(f"{who[0]} has no labels, {who[1]} has; take another --from, or train without")
         if model.seen is not None:
             held = [*prepared.split("val"), *prepared.split("test")]
-            require_unseen(prepared, held, model.seen, mend="take another --from, or prepare other splits")
+            require_unseen(prepared, held, model.seen, mend=_MEND)
+            trained = model.seen.trained()  # the source's own hold-out may be this run's
+            require_unseen(prepared, prepared.split("holdout"), trained, mend=_MEND)
         schema = joined(model, own)
         return cls(model, prepared.read_as(schema), tuple(_notes(model, own, schema)))
 
