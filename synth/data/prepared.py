@@ -22,7 +22,7 @@ import numpy as np
 from synth import config
 from synth.data.folds import SPLITS_FILE, Fold, check_folds, read_folds
 from synth.data.intensity import IntensityMap, Window, learned_map
-from synth.data.schema import Schema, infer_attributes
+from synth.data.schema import Attribute, Schema, infer_attributes
 from synth.errors import ConfigError, DataError, nearest
 from synth.sample import AttributeValue
 
@@ -102,6 +102,8 @@ class Prepared:
             folds = read_folds(folder / SPLITS_FILE)
             tested = {row.patient for row in rows if row.split == "test"}
             check_folds(folds, {row.case: row.patient for row in rows}, folder / SPLITS_FILE, test=tested)
+        # anew: folders of before kept columns that name patients
+        contents = replace(contents, schema=replace(contents.schema, attributes=_attributes(rows)))
         cases = _as_trained(contents.schema, rows)
         return cls(
             folder,
@@ -232,11 +234,15 @@ def learned(schema: Schema, stored: Sequence[IntensityMap], rows: Sequence[Prepa
     )
     return replace(
         schema,
-        attributes=infer_attributes([row.attributes for row in train]),
+        attributes=_attributes(train),
         intensities=maps,
         dtype=str(np.result_type(*(np.dtype(row.dtype) for row in train))),
         texts=any(row.text for row in train),
     )
+
+
+def _attributes(rows: Sequence[PreparedCase]) -> tuple[Attribute, ...]:
+    return infer_attributes((row.patient, row.attributes) for row in rows if row.split == "train")
 
 
 def voxel_digest(*arrays: np.ndarray) -> str:

@@ -1,7 +1,9 @@
 """Schema: what a dataset is, in terms a model needs to be used right. Free of torch; travels in model folders."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +14,13 @@ from synth.errors import ConditionError, nearest
 from synth.sample import AttributeValue
 from synth.volume import Label
 
-NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
-"""How tables spell numbers; 007 is none."""
+NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+"""How tables spell numbers; 007 is none, nor is E10, which is a diagnosis."""
+FEW_PATIENTS = 3
+"""Up to so many training patients, levels keep their single patients: else next to none would be left."""
+OWN_SHARE = 0.5
+"""A column of which more than this share of cases have a level of their patient alone tells patients, not kinds."""
+Said = tuple[str, Mapping[str, AttributeValue]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,25 +122,62 @@ class Schema:
 
 
 def spells_number(text: str) -> bool:
-    """True where `text` is a number as tables spell it.
+    """True where `text` is a finite number as tables spell it.
 
-    >>> [spells_number(text) for text in ("1.5", "-2e3", "007", "n/a", ".")]
-    [True, True, False, False, False]
+    >>> [spells_number(text) for text in ("1.5", "-2e3", "007", "n/a", ".", "E10", "1e999")]
+    [True, True, False, False, False, False, False]
     """
-    return NUMBER.fullmatch(text) is not None and any(sign.isdigit() for sign in text)
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
-def infer_attributes(rows: list[Mapping[str, AttributeValue]]) -> tuple[Attribute, ...]:
+def infer_attributes(said: Iterable[Said]) -> tuple[Attribute, ...]:
     """Return the attributes of cases: numbers where every value is or spells one, levels otherwise; by first sight.
 
-    A table's column is text as soon as one cell is, of whatever case: what other cases say must not decide here.
+    said   (patient, what is said of the case) of each case
+
+    A level that one patient alone has may be a name, so it is none of the model's, and a column that mostly has such
+    levels is left out (`of_one_patient` tells which). A table's column is text as soon as one cell is, of whatever
+    case: what other cases say must not decide here.
     """
+    said = list(said)
+    own = of_one_patient(said)
     out: list[Attribute] = []
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row[name] for row in rows if name in row]
-        if all(isinstance(value, (int, float)) or spells_number(value) for value in values):
+    for name in dict.fromkeys(key for _, row in said for key in row):
+        values = [row[name] for _, row in said if name in row]
+        if _numbers(values):
             numbers = [float(value) for value in values]
             out.append(Attribute(name=name, kind="number", low=min(numbers), high=max(numbers)))
-        else:
-            out.append(Attribute(name=name, kind="categorical", levels=tuple(sorted({str(v) for v in values}))))
+        elif levels := {str(value) for value in values} - own.get(name, set()):
+            out.append(Attribute(name=name, kind="categorical", levels=tuple(sorted(levels))))
     return tuple(out)
+
+
+def of_one_patient(said: Iterable[Said]) -> dict[str, set[str]]:
+    """Return column -> its levels that must not leave with a model; all of them where most cases have such a level.
+
+    >>> rows = [(f"p{n}", {"sex": "fm"[n % 2], "name": f"n{n}", "site": "b" if n else "a"}) for n in range(4)]
+    >>> {name: sorted(levels) for name, levels in of_one_patient(rows).items()}
+    {'name': ['n0', 'n1', 'n2', 'n3'], 'site': ['a']}
+    """
+    said = list(said)
+    if len({patient for patient, _ in said}) <= FEW_PATIENTS:
+        return {}
+    out: dict[str, set[str]] = {}
+    for name in dict.fromkeys(key for _, row in said for key in row):
+        values = [row[name] for _, row in said if name in row]
+        if _numbers(values):
+            continue
+        whose: dict[str, set[str]] = defaultdict(set)
+        for patient, row in said:
+            if name in row:
+                whose[str(row[name])].add(patient)
+        single = {level for level, patients in whose.items() if len(patients) == 1}
+        if sum(str(value) in single for value in values) > OWN_SHARE * len(values):
+            single = set(whose)
+        if single:
+            out[name] = single
+    return out
+
+
+def _numbers(values: Iterable[AttributeValue]) -> bool:
+    return all(isinstance(value, (int, float)) or spells_number(value) for value in values)

@@ -207,12 +207,12 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     Errors: ConfigError where a codec does not fit the data's channels, labels or dimensions.
     """
     schema = prepared.schema
-    texts = [case.text for case in prepared.split("train") if case.text]
+    known = vocabulary((case.patient, case.text) for case in prepared.split("train"))
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
         given = part.conditioning
-        if given.text_encoder is not None and not texts:
+        if given.text_encoder is not None and not known:
             raise ConfigError("conditioning.text_encoder is set, the data has no texts; remove it from the config")
         filled = ConditioningConfig(
             **{
@@ -220,7 +220,7 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
                 "labels": labels if with_mask and schema.labels else 0,
                 "stride": build_codec(part.codec).stride,
                 "attributes": schema.attributes,
-                "vocabulary": vocabulary(texts),
+                "vocabulary": known,
                 **completed(given),
             }
         )

@@ -137,13 +137,13 @@ class Origin:
             _require_same(f"{name}.{section}", getattr(part, section), getattr(known, section))
         here, there = ({field: getattr(one, field) for field in _CONDITIONING} for one in (given, own))
         _require_same(f"{name}.conditioning", here, there)
-        texts = [case.text for case in self.prepared.split("train") if case.text]
+        said = vocabulary((case.patient, case.text) for case in self.prepared.split("train"))
         conditioning = replace(
             given,
             labels=count if own.labels else 0,
             stride=own.stride,
             attributes=_read(own.attributes, schema.attributes),
-            vocabulary=(*own.vocabulary, *(word for word in vocabulary(texts) if word not in own.vocabulary))
+            vocabulary=(*own.vocabulary, *(word for word in said if word not in own.vocabulary))
             if own.vocabulary
             else (),
             text_sha256=own.text_sha256,

@@ -76,8 +76,8 @@ def test_ct_is_ct_however_it_is_spelled(name: str, tmp_path: Path) -> None:
 
 
 def test_levels_without_training_cases_do_not_reach_training(tmp_path: Path) -> None:
-    source = write_dataset(tmp_path / "source", 6, (8, 8), np.eye(4), LABELS)
-    (source / "cases.csv").write_text("case,kind\n" + "".join(f"c{n:02d},only{n}\n" for n in range(6)))
+    source = write_dataset(tmp_path / "source", 5, (8, 8), np.eye(4), LABELS)
+    (source / "cases.csv").write_text("case,kind\n" + "".join(f"c{n:02d},only{n}\n" for n in range(5)))
     assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
     done = Prepared.load(tmp_path / "out")
     assert {case.split for case in done.cases} == {"train", "holdout", "test"}
