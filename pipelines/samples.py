@@ -74,6 +74,8 @@ class Worker:
         self.generator.check_window()
         self.schema.check_attributes(self.attributes(0))
         self._check_text()
+        if not self.schema.labels:
+            raise ConfigError("the model was trained without labels and makes no masks; train one on labelled data")
         for index in range(min(count, len(self.job.masks))):
             self._check_mask(index)
 

@@ -107,6 +107,13 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unknown ending": (lambda f: _edit_json(f, file_ending=".tif"), "file_ending"),
     "label is text": (lambda f: _edit_json(f, labels={"background": 0, "shell": "one"}), "whole number"),
+    "background alone": (lambda f: _edit_json(f, labels={"background": 0}), "no label but the background"),
+    "listed series is absent": (
+        lambda f: _edit_json(
+            f, dataset={f"c{n:02d}": {"images": ["none.dcm"], "label": f"labelsTr/c{n:02d}.nii.gz"} for n in range(3)}
+        ),
+        "none.dcm does not exist",
+    ),
     "missing mask": (lambda f: (f / "labelsTr" / "c01.nii.gz").unlink(), "c01"),
     "missing channel": (lambda f: _edit_json(f, channel_names={"0": "MR", "1": "T2"}), "channels"),
     "extra channel": (

@@ -76,14 +76,13 @@ def prepare(
 ) -> Prepared:
     """Write the prepared folder and return it; a fault in any case leaves nothing behind.
 
-    Errors: DataError, GeometryError for a faulty case, and for equal voxels under two patients; ConfigError for
-    options or labels that do not fit; OutputError where `out` holds anything but prepared data, which is never
-    replaced.
+    Errors: DataError, GeometryError for a faulty case, for equal voxels under two patients and for a dataset without
+    labels; ConfigError for options or labels that do not fit; OutputError where `out` holds anything but prepared
+    data, which is never replaced.
     """
     out = out.resolve()
     _require_replaceable(dataset, out)
-    if len(dataset.labels) > LARGEST_LABEL:
-        raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
+    _require_labels(dataset)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     outline = _outline(dataset, options, report)
@@ -115,6 +114,17 @@ def prepare(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Prepared.load(out)
+
+
+def _require_labels(dataset: Dataset) -> None:
+    """Errors: DataError without a label, since samples are pairs of image and mask; ConfigError for too many."""
+    if not dataset.labels:
+        raise DataError(
+            f"{dataset.root} has no label but the background, and samples are images with labelled masks; give masks "
+            "with labelled voxels, or name the labels in its dataset.json or labels.json"
+        )
+    if len(dataset.labels) > LARGEST_LABEL:
+        raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
 
 
 def _require_one_patient_each(rows: Sequence[PreparedCase]) -> None:
