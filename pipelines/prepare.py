@@ -81,12 +81,12 @@ class Prepare:
             for bar in bars.values():
                 bar.close()
         schema = prepared.schema
-        spacing = tuple(round(step, 5) for step in schema.spacing_mm)
         print(
-            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm; layout: {dataset.layout}"
+            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {_short(schema.spacing_mm)} mm; "
+            f"layout: {dataset.layout}"
         )
         if schema.native_grid:
-            native = tuple(round(step, 5) for step in schema.native_spacing_mm)
+            native = _short(schema.native_spacing_mm)
             print(
                 f"that is coarser than the data ({schema.native_grid} at {native} mm), for a budget of {self.budget};"
             )
@@ -99,6 +99,8 @@ class Prepare:
         if self.splits is not None and division.unnamed:
             print(f"cases that no fold names: {', '.join(division.unnamed)}; no fold reads them")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
+        for name, rule in zip(schema.channels, prepared.stored, strict=True):
+            print(f"  {'channel ' + name:<32} {'CT window (HU)' if rule.kind == 'window' else 'percentiles'}")
         for name, size in label_volumes(prepared).items():
             print(f"  {'median of ' + name:<32} {size:.4g} {unit}")
         for name, value in what_it_can_show(prepared):

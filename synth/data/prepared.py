@@ -51,6 +51,7 @@ class PreparedCase:
     levels       its own intensity levels per channel
     foreground   per channel the value that 99.9 % of its labelled voxels stay below; None without such voxels
     digest       sha256 of its native voxels: tells whether two cases are the same, whatever they are called
+    mask_digest  `mask_digest` of its native mask; None in folders of before, which do not say
     """
 
     case: str
@@ -62,6 +63,7 @@ class PreparedCase:
     foreground: tuple[float | None, ...] = ()
     dtype: str = "float32"
     digest: str = ""
+    mask_digest: str | None = None
     native_grid: tuple[int, ...] = ()
     native_affine: tuple[float, ...] = ()
 
@@ -252,6 +254,17 @@ def voxel_digest(*arrays: np.ndarray) -> str:
         whole.update(f"{array.dtype.str} {array.shape}".encode())
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()
+
+
+def mask_digest(labels: np.ndarray) -> str:
+    """Return what tells a mask from others, however its labels are numbered; empty for one value, which tells nothing.
+
+    It is the sha256 of the voxels with 0, 1, ... for their values in order: 0 and 255 are the same mask as 0 and 1.
+    """
+    values = np.unique(labels)
+    if values.size < 2:
+        return ""
+    return voxel_digest(np.searchsorted(values, labels).astype(np.uint32))
 
 
 def _as_trained(schema: Schema, rows: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:

@@ -58,6 +58,7 @@ class Schema:
     """Population, channels, labels (background left out), attributes, working grid and native units.
 
     native_grid, native_spacing_mm   of a typical case, where models work on a coarser grid; empty where they do not
+    directed   2D cases were turned to run as the affine does; those of older schemas kept each its own direction
     """
 
     population: str
@@ -73,6 +74,7 @@ class Schema:
     texts: bool = False
     native_grid: tuple[int, ...] = ()
     native_spacing_mm: tuple[float, ...] = ()
+    directed: bool = False
 
     @property
     def reference_affine(self) -> np.ndarray:
@@ -80,14 +82,22 @@ class Schema:
         return np.array(self.affine, dtype=np.float64).reshape(4, 4)
 
     @property
+    def direction(self) -> np.ndarray | None:
+        """Unit columns (3, 2) along which 2D axes run; None in 3D, which is RAS, and where they keep their own."""
+        return np.sign(self.reference_affine[:3, :2]) if self.directed and len(self.grid) == 2 else None
+
+    @property
     def native_affine(self) -> np.ndarray:
         """The affine (4, 4) of a typical case, centred as the working grid is."""
         assert self.native_grid, "the working grid is the native one"
         dims = len(self.grid)
         centre = self.reference_affine @ [*((n - 1) / 2 for n in self.grid), *[0.0] * (3 - dims), 1.0]
-        affine = np.diag([*self.native_spacing_mm, *[1.0] * (4 - dims)])
-        for axis, (n, step) in enumerate(zip(self.native_grid, self.native_spacing_mm, strict=True)):
-            affine[axis, 3] = centre[axis] - step * (n - 1) / 2
+        affine = self.reference_affine
+        # working axes run along world axes, so that signs are the whole direction
+        affine[:3, :dims] = np.sign(affine[:3, :dims]) * np.array(self.native_spacing_mm)
+        affine[:3, 3] = centre[:3]
+        for axis, n in enumerate(self.native_grid):
+            affine[:3, 3] -= affine[:3, axis] * (n - 1) / 2
         return affine
 
     @property
