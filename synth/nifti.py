@@ -71,7 +71,7 @@ class Plan(NamedTuple):
             dtype = header.get_data_dtype()
             affine = _affine(header)
             offset = int(header["vox_offset"])
-        except KeyError:
+        except KeyError:  # a datatype that nibabel has no name for
             dtype, affine, offset = np.dtype(np.void), np.eye(4), 0
         except (ValueError, OverflowError, HeaderDataError) as error:
             raise DataError(
