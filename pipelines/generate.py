@@ -83,7 +83,8 @@ class Generate:
         )
         worker = Worker(job)
         worker.check(self.count)
-        validation = validation_of(self.data, worker.generator.model.seen, self.model)
+        masks = worker.mask_digests() if self.data is not None else ()
+        validation = validation_of(self.data, worker.generator.model.seen, self.model, masks)
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             self._claim(worker)

@@ -2,12 +2,15 @@
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 
 def seconds(text: str, option: str) -> float:
@@ -71,9 +74,34 @@ def full_float32(device: str) -> None:
 
 
 def memory_gb(device: "torch.device | None" = None) -> float:
-    """Return the memory in GB of a GPU, else the machine's."""
+    """Return the memory in GB of a GPU, else what this process may use: the machine's, or its control group's limit."""
     if device is not None and device.type == "cuda":
         import torch
 
         return torch.cuda.get_device_properties(device).total_memory / 1e9
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *group_limits(_GROUPS, _OWN_GROUPS)]) / 1e9
+
+
+def group_limits(groups: Path, own: Path) -> list[int]:
+    """Return the memory limits in bytes of the control groups (v2 and v1) that a process is in; empty without any.
+
+    groups   where they are mounted, /sys/fs/cgroup; a container sees its own group there
+    own      the process's groups, one `number:controllers:path` a line; every group above limits it too
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    places = [groups, groups / "memory"]
+    for line in lines:
+        _, controllers, path = (line + "::").split(":")[:3]
+        root = groups / "memory" if "memory" in controllers.split(",") else groups
+        parts = Path(path.strip("/")).parts
+        places += [root.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1) if ".." not in parts]
+    found: list[int] = []
+    for path in dict.fromkeys(place / name for place in places for name in _LIMITS):
+        try:
+            found.append(int(path.read_text()))  # "max" is no limit
+        except (OSError, ValueError):
+            continue
+    return [limit for limit in found if limit > 0]

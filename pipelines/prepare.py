@@ -1,5 +1,6 @@
 """synth prepare: a labelled dataset -> splits by patient, working arrays, schema."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,29 +81,65 @@ class Prepare:
             for bar in bars.values():
                 bar.close()
         schema = prepared.schema
-        spacing = tuple(round(step, 5) for step in schema.spacing_mm)
         print(
-            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {spacing} mm; layout: {dataset.layout}"
+            f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {_short(schema.spacing_mm)} mm; "
+            f"layout: {dataset.layout}"
         )
         if schema.native_grid:
-            native = tuple(round(step, 5) for step in schema.native_spacing_mm)
+            native = _short(schema.native_spacing_mm)
             print(
                 f"that is coarser than the data ({schema.native_grid} at {native} mm), for a budget of {self.budget};"
             )
             print("samples are made there and written on the data's own grid; --budget or --spacing asks for finer")
         _write_plan(prepared, self.budget, budget_s)
-        for note in dataset.notes:
+        for note in (*dataset.notes, *_kept_back(prepared)):
             print(note)
         if division.assumed:
             print("each case was taken as its own patient (assumed; --patients says otherwise)")
         if self.splits is not None and division.unnamed:
             print(f"cases that no fold names: {', '.join(division.unnamed)}; no fold reads them")
         unit = "ml" if len(schema.grid) == 3 else "cm2"
+        for name, rule in zip(schema.channels, prepared.stored, strict=True):
+            print(f"  {'channel ' + name:<32} {'CT window (HU)' if rule.kind == 'window' else 'percentiles'}")
         for name, size in label_volumes(prepared).items():
             print(f"  {'median of ' + name:<32} {size:.4g} {unit}")
         for name, value in what_it_can_show(prepared):
             print(f"  {name:<32} {value}")
         return 0
+
+
+def _short(spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
+    """Return spacings as people read them: five digits, of micrometres too."""
+    return tuple(float(f"{step:.5g}") for step in spacing_mm)
+
+
+def _kept_back(prepared: "Prepared") -> Iterator[str]:
+    """Yield what of tables and texts no model will hold since it may name a patient, or that it cannot be told."""
+    from synth.conditioning.config import vocabulary, words
+    from synth.data.schema import FEW_PATIENTS, of_one_patient
+
+    train = [row for row in prepared.rows if row.split == "train"]
+    known = {attribute.name: attribute for attribute in prepared.schema.attributes}
+    for name, levels in of_one_patient((row.patient, row.attributes) for row in train).items():
+        if name in known:
+            count = f"{len(levels)} {'level' if len(levels) == 1 else 'levels'} of {name!r}, of one patient each"
+            yield f"{count}, stay out of models: they may name patients"
+        else:
+            yield f"column {name!r} stays out of models: most patients have a level of their own, which may name them"
+    patients = len({row.patient for row in train})
+    kept = [name for name, attribute in known.items() if attribute.kind == "categorical"]
+    if kept and patients <= FEW_PATIENTS:
+        yield (
+            f"{patients} training patients are too few to tell names from kinds: models hold every level of "
+            f"{', '.join(kept)}; leave out columns that name patients"
+        )
+    said = {word for row in train for word in words(row.text or "")}
+    own = len(said - set(vocabulary(((row.patient, row.text) for row in train), limit=len(said))))
+    if own:
+        what = "word of texts, of one patient, stays" if own == 1 else "words of texts, of one patient each, stay"
+        yield f"{own} {what} out of models: they may name patients"
+    elif said and patients == 1:
+        yield "one training patient: models hold every word of the texts; leave out names"
 
 
 def _write_plan(prepared: "Prepared", budget: str, budget_s: float) -> None:

@@ -4,12 +4,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from synth.sampler import SAMPLERS, SamplerName
 
 if TYPE_CHECKING:
     from synth.volume import Volume
+
+
+class MaskFile(NamedTuple):
+    """A mask to follow: its file, its labels by name (None: the model's own values count) and the case it is of."""
+
+    path: str
+    labels: tuple[tuple[str, int], ...] | None
+    case: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,7 @@ class Job:
     sampler: SamplerName | None
     guidance: float | None
     window: tuple[int, ...] | None
-    masks: tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]
+    masks: tuple[MaskFile, ...]
     device: str = "cpu"
 
 
@@ -126,7 +134,7 @@ class Worker:
         from synth.formats.cases import values_of
 
         mask, own = self.mask(index), self.schema.label_values
-        path, labels = self.job.masks[index]
+        path, labels, _ = self.job.masks[index]
         if mask.spatial_dims != len(self.schema.grid) or mask.channels != 1:
             raise GeometryError(
                 f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
@@ -146,11 +154,25 @@ class Worker:
             )
 
     def mask(self, index: int) -> "Volume":
-        """Return the mask that sample `index` follows, its labels named."""
+        """Return the mask that sample `index` follows, its labels named; a 2D one turned as the model's data lie.
+
+        Pictures have no direction: they stay as stored, whoever of mask and model is one.
+        """
+        from synth.data.placement import turned
+        from synth.io import PICTURES, read
+
+        path, labels, _ = self.job.masks[index % len(self.job.masks)]
+        mask = read(path, labels=self.schema.label_values if labels is None else dict(labels))
+        picture = path.lower().endswith(PICTURES) or self.schema.file_ending in PICTURES
+        return mask if picture or self.schema.direction is None else turned(mask, self.schema.direction)
+
+    def mask_digests(self) -> list[tuple[str, str]]:
+        """Return (case, digest) of every mask that samples may follow. Errors: DataError for unreadable masks."""
+        from synth.data.prepared import mask_digest
         from synth.io import read
 
-        path, labels = self.job.masks[index % len(self.job.masks)]
-        return read(path, labels=self.schema.label_values if labels is None else dict(labels))
+        # voxels as the file has them, as `prepare` saw them
+        return [(one.case, mask_digest(read(one.path, labels={}).data)) for one in self.job.masks]
 
     def attributes(self, index: int) -> dict[str, str | float | int]:
         """Return the attributes asked of sample `index`."""
@@ -178,7 +200,7 @@ class Worker:
         from synth.formats.nnunet import sha256_of
 
         masks = hashlib.sha256()
-        for path, labels in self.job.masks:
+        for path, labels, _ in self.job.masks:
             masks.update(f"{Path(path).name} {labels} ".encode() + bytes.fromhex(sha256_of(Path(path))))
         return {
             "model": self.generator.model.sha256,
@@ -244,13 +266,13 @@ def record_path(out: Path, index: int) -> Path:
     return out / "records" / f"syn_{index:05d}.json"
 
 
-def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], ...] | None], ...]:
-    """Return (file, its labels by name) of a folder of masks; without a dataset.json the model's own values count."""
+def mask_files(folder: Path | None) -> tuple[MaskFile, ...]:
+    """Return the masks of a folder; without a dataset.json the model's own values count."""
     if folder is None:
         return ()
     from synth.errors import DataError
     from synth.formats import find, read
-    from synth.io import SUFFIXES
+    from synth.io import SUFFIXES, suffix_of
 
     known = (*SUFFIXES, ".png")
     if not folder.is_dir():
@@ -258,11 +280,11 @@ def mask_files(folder: Path | None) -> tuple[tuple[str, tuple[tuple[str, int], .
     if (folder / "dataset.json").is_file() or find(folder) is not None:
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
-        return tuple((str(case.mask), labels) for case in dataset.cases)
+        return tuple(MaskFile(str(case.mask), labels, case.id) for case in dataset.cases)
     files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
     if not files:
         raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")
-    return tuple((str(path), None) for path in files)
+    return tuple(MaskFile(str(path), None, path.name[: -len(suffix_of(path))]) for path in files)
 
 
 _worker: list[Worker] = []

@@ -88,6 +88,8 @@ def read_header(path: str | Path) -> Header:
     if is_series(path):
         from synth.dicom import Series
 
+        if not path.exists():
+            raise DataError(f"{path} does not exist; check the path")
         found = Series.find(path)
         grid, channels, affine, dtype = found.grid, 1, found.affine, found.dtype
     elif (suffix := _known_file(path)) in PICTURES:

@@ -5,6 +5,7 @@ micrometres become millimetres.
 """
 
 import io
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ class Plan(NamedTuple):
     def of(cls, raw: bytes, path: Path) -> "Plan":
         from nibabel.nifti1 import Nifti1Header
         from nibabel.nifti2 import Nifti2Header
+        from nibabel.spatialimages import HeaderDataError
 
         sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
         kind = Nifti2Header if 540 in sizes else Nifti1Header
@@ -68,12 +70,20 @@ class Plan(NamedTuple):
         try:
             dtype = header.get_data_dtype()
             affine = _affine(header)
-        except ValueError as error:
+            offset = int(header["vox_offset"])
+        except KeyError:  # a datatype that nibabel has no name for
+            dtype, affine, offset = np.dtype(np.void), np.eye(4), 0
+        except (ValueError, OverflowError, HeaderDataError) as error:
             raise DataError(
                 f"{path} has a broken NIfTI header ({last_line(error)}); check or copy the file again"
             ) from error
         if dtype.fields is not None:
             raise DataError(f"{path} is an RGB volume; split it into channels first")
+        if dtype.kind == "V":
+            raise DataError(
+                f"{path} has datatype {int(header['datatype'])} in its header, which is no type of numbers; write it "
+                "again as whole numbers or floats"
+            )
         dims = [int(n) for n in header["dim"]]
         shape = tuple(dims[1 : dims[0] + 1]) if 1 <= dims[0] <= 7 else ()
         if not shape or min(shape) < 1:
@@ -84,8 +94,8 @@ class Plan(NamedTuple):
         inter = inter if np.isfinite(inter) else 0.0
         scaled = np.isfinite(slope) and slope != 0.0 and (slope, inter) != (1.0, 0.0)
         grid = (*shape[:3], *(1,) * (3 - len(shape)))
-        channels = int(np.prod(shape[3:], dtype=np.int64))
-        return cls(grid, channels, affine, dtype, int(header["vox_offset"]), (slope, inter) if scaled else None)
+        channels = math.prod(shape[3:])
+        return cls(grid, channels, affine, dtype, offset, (slope, inter) if scaled else None)
 
 
 def _affine(header: Any) -> np.ndarray:
@@ -155,7 +165,7 @@ def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
     raw = _bytes_of(path, _inflated)
     header = Plan.of(raw, path)
     shape = (*header.grid, header.channels)
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     needed = header.offset + count * header.dtype.itemsize
     if len(raw) < needed or header.offset < 0:
         raise DataError(f"{path} is truncated: {len(raw)} of {needed} bytes; copy the file again")

@@ -90,6 +90,12 @@ def decode_labels(path: Path) -> np.ndarray:
     return data[:1]
 
 
+def is_palette(path: Path) -> bool:
+    """True for a picture whose values are indices of a palette. Errors: DataError naming the file."""
+    with _opened(path) as image:
+        return image.mode == "P"
+
+
 def encode(data: np.ndarray, spacing_mm: tuple[float, ...], path: Path) -> bytes:
     """Return the PNG of (channel, column, row), grey or RGB interleaved, uint8 or uint16; pHYs where not 1 mm.
 

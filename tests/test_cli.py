@@ -48,14 +48,24 @@ def test_evaluate_and_info(model: Path, prepared: Prepared, tmp_path: Path, caps
 
 
 def test_two_dimensions_end_to_end(tmp_path: Path) -> None:
-    source = write_dataset(tmp_path / "source", 6, (13, 16), np.diag([0.7, 1.2, 1.0, 1.0]), {"shell": 1, "core": 2})
+    """Slices as DICOM and ITK lay them, to the left and back: samples lie so, and a mask stored otherwise is turned."""
+    source = write_dataset(tmp_path / "source", 6, (13, 16), np.diag([-0.7, -1.2, 1.0, 1.0]), {"shell": 1, "core": 2})
     (tmp_path / "tiny.yaml").write_text(tiny_recipe(2))
     assert main(["prepare", str(source), "--out", str(tmp_path / "data")]) == 0
     line = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
     assert main(line) == 0
     model = str(tmp_path / "run" / "model")
     assert main(["generate", model, "--out", str(tmp_path / "syn"), "--count", "2", "--workers", "1"]) == 0
-    assert synth.read(tmp_path / "syn" / "imagesTr" / "syn_00000_0000.nii.gz").grid == (16, 16)
+    sample = synth.read(tmp_path / "syn" / "imagesTr" / "syn_00000_0000.nii.gz")
+    assert sample.grid == (16, 16) and np.allclose(np.diag(sample.affine), [-0.7, -1.2, 1, 1])
+    mask = synth.read(source / "labelsTr" / "c00.nii.gz")
+    affine = np.diag([0.7, -1.2, 1.0, 1.0])
+    affine[0, 3] = mask.affine[0, 3] - 0.7 * 12
+    synth.write(Volume(mask.data[:, ::-1], affine), tmp_path / "masks" / "odd.nii.gz")
+    given = ["--out", str(tmp_path / "given"), "--count", "1", "--workers", "1", "--masks", str(tmp_path / "masks")]
+    assert main(["generate", model, *given]) == 0
+    followed = synth.read(tmp_path / "given" / "labelsTr" / "syn_00000.nii.gz")
+    assert np.array_equal(followed.data, mask.data) and followed.same_geometry(mask)
 
 
 def test_ct_keeps_hounsfield_units(tmp_path: Path) -> None:
@@ -107,6 +117,13 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unknown ending": (lambda f: _edit_json(f, file_ending=".tif"), "file_ending"),
     "label is text": (lambda f: _edit_json(f, labels={"background": 0, "shell": "one"}), "whole number"),
+    "background alone": (lambda f: _edit_json(f, labels={"background": 0}), "no label but the background"),
+    "listed series is absent": (
+        lambda f: _edit_json(
+            f, dataset={f"c{n:02d}": {"images": ["none.dcm"], "label": f"labelsTr/c{n:02d}.nii.gz"} for n in range(3)}
+        ),
+        "none.dcm does not exist",
+    ),
     "missing mask": (lambda f: (f / "labelsTr" / "c01.nii.gz").unlink(), "c01"),
     "missing channel": (lambda f: _edit_json(f, channel_names={"0": "MR", "1": "T2"}), "channels"),
     "extra channel": (

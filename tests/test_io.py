@@ -222,6 +222,28 @@ def test_every_fault_is_one_line_that_names_file_and_mend(kind: str, suffix: str
             io.read_header(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (70, np.int16(1234), "has datatype 1234 in its header"),
+        (70, np.int16(0), "has datatype 0 in its header"),
+        (70, np.int16(1), "has datatype 1 in its header"),
+        (70, np.int16(255), "has datatype 255 in its header"),
+        (108, np.float32(np.nan), "broken NIfTI header"),
+        (108, np.float32(np.inf), "broken NIfTI header"),
+    ],
+)
+def test_broken_types_and_offsets_are_one_line(place: int, value: np.generic, words: str, tmp_path: Path) -> None:
+    path = damaged("whole", ".nii", tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[place : place + value.nbytes] = value.tobytes()
+    path.write_bytes(raw)
+    for look in (io.read, io.read_header):
+        with pytest.raises(DataError, match=words) as caught:
+            look(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value) and ";" in str(caught.value)
+
+
 def test_a_flipped_bit_in_gzip_is_found(tmp_path: Path) -> None:
     path = damaged("whole", ".nii.gz", tmp_path)
     raw = bytearray(path.read_bytes())

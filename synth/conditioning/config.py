@@ -73,10 +73,22 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def vocabulary(texts: Iterable[str], *, limit: int = 2000) -> tuple[str, ...]:
-    """Return the words of `texts`, the most frequent first (ties in alphabetical order), at most `limit`."""
+def vocabulary(said: Iterable[tuple[str, str | None]], *, limit: int = 2000) -> tuple[str, ...]:
+    """Return the words of texts, the most frequent first (ties in alphabetical order), at most `limit`.
+
+    said   (patient, text or None) of each case; words that one of several patients alone has are left out, since they
+           may name that patient
+
+    >>> vocabulary([("p1", "Smith, a cyst"), ("p2", "a large cyst"), ("p2", "large")])
+    ('a', 'cyst')
+    """
     counts: dict[str, int] = {}
-    for text in texts:
-        for word in words(text):
+    whose: dict[str, set[str]] = {}
+    patients: set[str] = set()
+    for patient, text in said:
+        patients.add(patient)
+        for word in words(text or ""):
             counts[word] = counts.get(word, 0) + 1
-    return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:limit])
+            whose.setdefault(word, set()).add(patient)
+    known = [word for word in counts if len(whose[word]) > 1 or len(patients) == 1]
+    return tuple(sorted(known, key=lambda word: (-counts[word], word))[:limit])

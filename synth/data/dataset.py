@@ -26,7 +26,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases of one layout; `labels` leave the background (value 0) out, `notes` are lines a user should see."""
+    """Cases of one layout; `labels` leave the background (value 0) out, `notes` are lines a user should see.
+
+    modalities   by channel what its files say they are (CT, MR, ...), whatever it is called; empty where they do not
+    """
 
     root: Path
     cases: tuple[Case, ...]
@@ -37,6 +40,7 @@ class Dataset:
     extra: Mapping[str, object] = field(default_factory=dict)
     layout: str = ""
     notes: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
 
     @property
     def label_values(self) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Placement: a volume's own geometry <-> the working geometry of a model, and back.
 
-Working axes are the volume's own, turned and flipped to the nearest RAS order; an oblique volume stays
-oblique. Where the spacing already is the model's, voxels are only moved, never interpolated.
+Working axes are the volume's own, turned and flipped to the nearest RAS order, in 2D to the direction of the model's
+data; an oblique volume stays oblique. Where the spacing already is the model's, voxels are only moved, never
+interpolated.
 """
 
 from dataclasses import dataclass
@@ -31,14 +32,25 @@ class Placement:
     flips: tuple[bool, ...]
 
     @classmethod
-    def of(cls, volume: Volume, *, grid: tuple[int, ...], spacing_mm: tuple[float, ...]) -> "Placement":
-        """Return the placement of `volume` on a working grid of `spacing_mm`."""
+    def of(
+        cls,
+        volume: Volume,
+        *,
+        grid: tuple[int, ...],
+        spacing_mm: tuple[float, ...],
+        direction: np.ndarray | None = None,
+    ) -> "Placement":
+        """Return the placement of `volume` on a working grid of `spacing_mm`.
+
+        direction   (3, 2), where 2D axes are to run; None leaves them as they are. In 3D it is RAS
+        """
         dims = volume.spatial_dims
-        direction = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-        order, flips = tuple(range(dims)), (False,) * dims
-        if dims == 3:
-            order = max(permutations(range(3)), key=lambda p: sum(abs(direction[d, p[d]]) for d in range(3)))
-            flips = tuple(bool(direction[d, order[d]] < 0) for d in range(3))
+        if dims == 2 and direction is None:
+            return cls(volume.grid, volume.affine, grid, spacing_mm, (0, 1), (False, False))
+        own = volume.affine[:3, :dims] / np.linalg.norm(volume.affine[:3, :dims], axis=0)
+        along = own if dims == 3 or direction is None else direction.T @ own
+        order = max(permutations(range(dims)), key=lambda p: sum(abs(along[d, p[d]]) for d in range(dims)))
+        flips = tuple(bool(along[d, order[d]] < 0) for d in range(dims))
         return cls(volume.grid, volume.affine, grid, spacing_mm, order, flips)
 
     @classmethod
@@ -143,6 +155,22 @@ class Placement:
         flipped = data[(slice(None), *(slice(None, None, -1 if f else 1) for f in self.flips))]
         inverse = np.argsort(self.order)
         return np.ascontiguousarray(flipped.transpose(0, *(int(axis) + 1 for axis in inverse)))
+
+
+def turned(volume: Volume, direction: np.ndarray) -> Volume:
+    """Return a 2D volume with the same pixels at the same places, its axes along `direction` (3, 2); a 3D one as is."""
+    if volume.spatial_dims == 3:
+        return volume
+    placement = Placement.of(volume, grid=volume.grid, spacing_mm=volume.spacing_mm, direction=direction)
+    return Volume(placement._turn(volume.data), placement.turned_affine, volume.labels)
+
+
+def plane_of(volume: Volume) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return for each 2D axis the world axis it is nearest to, and its sign: ((0, -1), (1, -1)) is a picture's."""
+    own = volume.affine[:3, :2] / np.linalg.norm(volume.affine[:3, :2], axis=0)
+    first, second = max(permutations(range(3), 2), key=lambda p: abs(own[p[0], 0]) + abs(own[p[1], 1]))
+    signs = [1 if own[world, axis] >= 0 else -1 for axis, world in enumerate((first, second))]
+    return (first, signs[0]), (second, signs[1])
 
 
 def _resampled(volume: Volume, grid: tuple[int, ...], affine: np.ndarray, fill: float) -> Volume:

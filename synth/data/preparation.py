@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from synth import config
 from synth.data.dataset import Case, Dataset
 from synth.data.folds import SPLITS_FILE, dump_folds
 from synth.data.intensity import WIDEST_HU, IntensityMap, Percentiles, Window, foreground_top
-from synth.data.placement import Placement
-from synth.data.prepared import Contents, Prepared, PreparedCase, learned, voxel_digest
+from synth.data.placement import Placement, plane_of
+from synth.data.prepared import Contents, Prepared, PreparedCase, learned, mask_digest, voxel_digest
 from synth.data.reading import read_image, read_mask
 from synth.data.schema import Schema
 from synth.data.splits import Division
@@ -76,14 +77,13 @@ def prepare(
 ) -> Prepared:
     """Write the prepared folder and return it; a fault in any case leaves nothing behind.
 
-    Errors: DataError, GeometryError for a faulty case, and for equal voxels under two patients; ConfigError for
-    options or labels that do not fit; OutputError where `out` holds anything but prepared data, which is never
-    replaced.
+    Errors: DataError, GeometryError for a faulty case, for equal voxels under two patients and for a dataset without
+    labels; ConfigError for options or labels that do not fit; OutputError where `out` holds anything but prepared
+    data, which is never replaced.
     """
     out = out.resolve()
     _require_replaceable(dataset, out)
-    if len(dataset.labels) > LARGEST_LABEL:
-        raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
+    _require_labels(dataset)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     outline = _outline(dataset, options, report)
@@ -117,6 +117,17 @@ def prepare(
     return Prepared.load(out)
 
 
+def _require_labels(dataset: Dataset) -> None:
+    """Errors: DataError without a label, since samples are pairs of image and mask; ConfigError for too many."""
+    if not dataset.labels:
+        raise DataError(
+            f"{dataset.root} has no label but the background, and samples are images with labelled masks; give masks "
+            "with labelled voxels, or name the labels in its dataset.json or labels.json"
+        )
+    if len(dataset.labels) > LARGEST_LABEL:
+        raise ConfigError(f"the dataset has {len(dataset.labels)} labels, masks hold {LARGEST_LABEL}; merge some")
+
+
 def _require_one_patient_each(rows: Sequence[PreparedCase]) -> None:
     """Raise DataError where two patients have cases of the same voxels: training on one shows the other."""
     first: dict[str, PreparedCase] = {}
@@ -143,22 +154,12 @@ def _outline(dataset: Dataset, options: PreparationOptions, report: Callable[[st
 
     Spacing (the median) and grid (what covers every case) are of all cases, held-out ones too: they must fit.
     """
-    spacings, sizes = [], []
-    dims = 0
-    for number, case in enumerate(dataset.cases, start=1):
-        image = read_case(case, dataset).image
-        dims = dims if dims else image.spatial_dims
-        if image.spatial_dims != dims:
-            raise DataError(f"case {case.id!r} is {image.spatial_dims}D, others are {dims}D; split the dataset")
-        turned = Placement.of(image, grid=(1,) * dims, spacing_mm=(1.0,) * dims)
-        spacings.append(np.linalg.norm(turned.turned_affine[:3, :dims], axis=0))
-        sizes.append(np.array(turned.turned_grid) * spacings[-1])
-        report("reading", number, len(dataset.cases))
-    native = np.median(np.array(spacings), axis=0)
-    spacing = tuple(float(s) for s in (options.spacing_mm or _within(native, np.array(sizes), options.voxels)))
+    affine, spacings, sizes = _geometry(dataset, report)
+    dims, native = sizes.shape[1], np.median(spacings, axis=0)
+    spacing = tuple(float(s) for s in (options.spacing_mm or _within(native, sizes, options.voxels)))
     if len(spacing) != dims:
         raise ConfigError(f"--spacing gives {len(spacing)} values, the data is {dims}D; give {dims}")
-    grid = options.grid or _grid(np.array(sizes), np.array(spacing), options.multiple)
+    grid = options.grid or _grid(sizes, np.array(spacing), options.multiple)
     if len(grid) != dims or any(n < 1 for n in grid):
         raise ConfigError(f"--size gives {grid}, the data is {dims}D; give {dims} sizes of at least 1")
     if int(np.prod(grid)) > LARGEST_GRID:
@@ -166,10 +167,9 @@ def _outline(dataset: Dataset, options: PreparationOptions, report: Callable[[st
             f"the working grid would be {'x'.join(map(str, grid))} voxels at {spacing} mm, too many for whole volumes; "
             "give a coarser --spacing or a smaller --size"
         )
-    affine = np.eye(4)
-    affine[range(dims), range(dims)] = spacing
-    affine[:dims, 3] = [-s * (n - 1) / 2 for s, n in zip(spacing, grid, strict=True)]
-    typical = np.rint(np.median(np.array(sizes), axis=0) / native).astype(int)
+    affine[:3, :dims] *= spacing
+    affine[:3, 3] -= (affine[:3, :dims] * ((np.array(grid) - 1) / 2)).sum(axis=1)
+    typical = np.rint(np.median(sizes, axis=0) / native).astype(int)
     coarser = bool((np.array(spacing) > native * (1 + 1e-3)).any())
     return Schema(
         population=dataset.population or str(dataset.extra.get("name", dataset.root.name)),
@@ -178,11 +178,50 @@ def _outline(dataset: Dataset, options: PreparationOptions, report: Callable[[st
         grid=tuple(int(n) for n in grid),
         spacing_mm=spacing,
         affine=tuple(affine.ravel().tolist()),
-        # nnU-Net folds the case of channel names too
-        intensities=tuple(WIDEST_HU if name.casefold() == _CT else Percentiles() for name in dataset.channels),
+        intensities=_maps(dataset),
         file_ending=dataset.file_ending,
         native_grid=tuple(int(n) for n in typical) if coarser else (),
         native_spacing_mm=tuple(float(step) for step in native) if coarser else (),
+        directed=True,
+    )
+
+
+def _geometry(dataset: Dataset, report: Callable[[str, int, int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (unit affine (4, 4) along which working axes run, spacings in mm, sizes in mm); a row a case, turned.
+
+    Axes are RAS in 3D, in 2D those that most cases have. Errors: DataError for cases of other dimensions.
+    """
+    outlines: list[Volume] = []
+    for number, case in enumerate(dataset.cases, start=1):
+        image = read_case(case, dataset).image
+        if outlines and image.spatial_dims != outlines[0].spatial_dims:
+            dims = outlines[0].spatial_dims
+            raise DataError(f"case {case.id!r} is {image.spatial_dims}D, others are {dims}D; split the dataset")
+        outlines.append(image.replace(data=np.broadcast_to(np.zeros((), np.uint8), (1, *image.grid))))
+        report("reading", number, len(dataset.cases))
+    dims, affine, direction = outlines[0].spatial_dims, np.eye(4), None
+    if dims == 2:
+        ((plane, _),) = Counter(plane_of(outline) for outline in outlines).most_common(1)
+        affine[:3, :2] = 0.0
+        for axis, (world, sign) in enumerate(plane):
+            affine[world, axis] = sign
+        across = ({0, 1, 2} - {world for world, _ in plane}).pop()
+        affine[:3, 2] = np.eye(3)[across]
+        direction = affine[:3, :2].copy()
+    spacings, sizes = [], []
+    for outline in outlines:
+        turned = Placement.of(outline, grid=(1,) * dims, spacing_mm=(1.0,) * dims, direction=direction)
+        spacings.append(np.linalg.norm(turned.turned_affine[:3, :dims], axis=0))
+        sizes.append(np.array(turned.turned_grid) * spacings[-1])
+    return affine, np.array(spacings), np.array(sizes)
+
+
+def _maps(dataset: Dataset) -> tuple[IntensityMap, ...]:
+    """Return the maps by which channels are stored: CT is what is called so, as in nnU-Net, or says so in its files."""
+    modalities = dataset.modalities or ("",) * len(dataset.channels)
+    return tuple(
+        WIDEST_HU if _CT in (name.casefold(), modality.casefold()) else Percentiles()
+        for name, modality in zip(dataset.channels, modalities, strict=True)
     )
 
 
@@ -198,7 +237,8 @@ def _within(native: np.ndarray, sizes_mm: np.ndarray, voxels: int) -> np.ndarray
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if np.prod(largest / np.maximum(native, middle)) <= voxels else (middle, high)
-    return np.maximum(native, np.ceil(high * 100) / 100)
+    scale = 10.0 ** (2 - np.floor(np.log10(high)))  # up to three digits: a hundredth of a millimetre at 1 to 10 mm
+    return np.maximum(native, np.ceil(high * scale) / scale)
 
 
 def voxels_for(budget_s: float) -> int:
@@ -216,7 +256,7 @@ def _grid(sizes_mm: np.ndarray, spacing: np.ndarray, multiple: int) -> tuple[int
 
 def _write_case(folder: Path, case: Case, dataset: Dataset, outline: Schema, division: Division) -> PreparedCase:
     checked = read_case(case, dataset)
-    placement = Placement.of(checked.image, grid=outline.grid, spacing_mm=outline.spacing_mm)
+    placement = _placement(checked.image, outline)
     placement.require_inside(checked.mask, f"case {case.id!r}")
     image, mask, levels = working_pair(checked.image, checked.mask, outline)
     np.save(folder / "images" / f"{case.id}.npy", image)
@@ -235,9 +275,14 @@ def _write_case(folder: Path, case: Case, dataset: Dataset, outline: Schema, div
         foreground=tuple(foreground_top(channel, checked.mask.data[0]) for channel in checked.image.data),
         dtype=str(checked.image.data.dtype),
         digest=voxel_digest(checked.image.data),
+        mask_digest=mask_digest(checked.mask.data),
         native_grid=checked.image.grid,
         native_affine=tuple(checked.image.affine.ravel().tolist()),
     )
+
+
+def _placement(image: Volume, schema: Schema) -> Placement:
+    return Placement.of(image, grid=schema.grid, spacing_mm=schema.spacing_mm, direction=schema.direction)
 
 
 def working_pair(
@@ -247,7 +292,7 @@ def working_pair(
 
     Both lie on the schema's working grid; the mask's labels are matched by name, those the schema lacks become 0.
     """
-    placement = Placement.of(image, grid=schema.grid, spacing_mm=schema.spacing_mm)
+    placement = _placement(image, schema)
     mapped, levels = [], []
     for rule, native in zip(schema.intensities, image.data, strict=True):
         own = Percentiles().levels(native)

@@ -22,7 +22,7 @@ import numpy as np
 from synth import config
 from synth.data.folds import SPLITS_FILE, Fold, check_folds, read_folds
 from synth.data.intensity import IntensityMap, Window, learned_map
-from synth.data.schema import Schema, infer_attributes
+from synth.data.schema import Attribute, Schema, infer_attributes
 from synth.errors import ConfigError, DataError, nearest
 from synth.sample import AttributeValue
 
@@ -51,6 +51,7 @@ class PreparedCase:
     levels       its own intensity levels per channel
     foreground   per channel the value that 99.9 % of its labelled voxels stay below; None without such voxels
     digest       sha256 of its native voxels: tells whether two cases are the same, whatever they are called
+    mask_digest  `mask_digest` of its native mask; None in folders of before, which do not say
     """
 
     case: str
@@ -62,6 +63,7 @@ class PreparedCase:
     foreground: tuple[float | None, ...] = ()
     dtype: str = "float32"
     digest: str = ""
+    mask_digest: str | None = None
     native_grid: tuple[int, ...] = ()
     native_affine: tuple[float, ...] = ()
 
@@ -102,6 +104,8 @@ class Prepared:
             folds = read_folds(folder / SPLITS_FILE)
             tested = {row.patient for row in rows if row.split == "test"}
             check_folds(folds, {row.case: row.patient for row in rows}, folder / SPLITS_FILE, test=tested)
+        # anew: folders of before kept columns that name patients
+        contents = replace(contents, schema=replace(contents.schema, attributes=_attributes(rows)))
         cases = _as_trained(contents.schema, rows)
         return cls(
             folder,
@@ -232,11 +236,15 @@ def learned(schema: Schema, stored: Sequence[IntensityMap], rows: Sequence[Prepa
     )
     return replace(
         schema,
-        attributes=infer_attributes([row.attributes for row in train]),
+        attributes=_attributes(train),
         intensities=maps,
         dtype=str(np.result_type(*(np.dtype(row.dtype) for row in train))),
         texts=any(row.text for row in train),
     )
+
+
+def _attributes(rows: Sequence[PreparedCase]) -> tuple[Attribute, ...]:
+    return infer_attributes((row.patient, row.attributes) for row in rows if row.split == "train")
 
 
 def voxel_digest(*arrays: np.ndarray) -> str:
@@ -246,6 +254,17 @@ def voxel_digest(*arrays: np.ndarray) -> str:
         whole.update(f"{array.dtype.str} {array.shape}".encode())
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()
+
+
+def mask_digest(labels: np.ndarray) -> str:
+    """Return what tells a mask from others, however its labels are numbered; empty for one value, which tells nothing.
+
+    It is the sha256 of the voxels with 0, 1, ... for their values in order: 0 and 255 are the same mask as 0 and 1.
+    """
+    values = np.unique(labels)
+    if values.size < 2:
+        return ""
+    return voxel_digest(np.searchsorted(values, labels).astype(np.uint32))
 
 
 def _as_trained(schema: Schema, rows: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:

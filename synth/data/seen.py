@@ -7,6 +7,7 @@ was fine-tuned saw whom its source saw, too.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,10 @@ class Seen:
     def of_model(self, sha256: str) -> "Seen":
         """Return this, told of the model with this sha256."""
         return replace(self, model=sha256)
+
+    def trained(self) -> "Seen":
+        """Return this without those that only chose checkpoints, here and in its sources."""
+        return replace(self, holdout=(), source=None if self.source is None else self.source.trained())
 
     def words(self) -> str:
         """Return how many cases trained the model, and which others it knows of.
@@ -148,6 +153,28 @@ def require_unseen(
         raise DataError(
             f"the model saw patients that it would be judged on: cases {', '.join(leaked[:8])}{more} of "
             f"{prepared.folder}; {mend}"
+        )
+
+
+def require_masks_of_others(
+    prepared: Prepared, cases: Iterable[PreparedCase], masks: Iterable[tuple[str, str]]
+) -> None:
+    """Raise DataError, with the names, where a mask is of a patient that one of `cases` is of: samples would show it.
+
+    masks   (case, `mask_digest`) of each; either is enough, so that neither a new name nor a changed voxel hides one
+    """
+    whose: dict[str, set[str]] = defaultdict(set)
+    for row in prepared.rows:
+        for key in filter(None, (f"case {row.case}", row.mask_digest)):
+            whose[key].add(row.patient)
+    held = {case.patient for case in cases}
+    shown = sorted({case for case, digest in masks if held & (whose[f"case {case}"] | whose[digest])})
+    if shown:
+        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+        raise DataError(
+            f"masks {', '.join(shown[:8])}{more} are of patients that {prepared.folder} keeps for validation or test, "
+            "and samples that follow them would be trained on; give --masks without them (a mask of another patient "
+            "under such a name: rename it)"
         )
 
 

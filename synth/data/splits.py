@@ -91,7 +91,10 @@ def patients_of(cases: Sequence[Case], rule: str | None) -> tuple[dict[str, str]
         if not unknown:
             return {case.id: str(case.patient) for case in cases}, False
         if len(unknown) < len(cases):
-            raise DataError(f"cases.csv names no patient for case {unknown[0]!r}; add it, or give --patients each")
+            raise DataError(
+                f"there is no patient for case {unknown[0]!r}, others have one; name all in cases.csv, "
+                "or say with --patients whose they are"
+            )
         return {case.id: case.id for case in cases}, True
     if rule == "each":
         return {case.id: case.id for case in cases}, False

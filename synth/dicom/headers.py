@@ -118,6 +118,7 @@ class Slice:
     path: Path
     series: str
     kind: str
+    modality: str
     position: np.ndarray
     orientation: np.ndarray
     spacing: np.ndarray
@@ -156,6 +157,7 @@ class Slice:
             path=path,
             series=text_of(header, "SeriesInstanceUID"),
             kind=kind_of(header),
+            modality=text_of(header, "Modality").upper(),
             position=numbers_of(header, "ImagePositionPatient", 3, path),
             orientation=orientation / np.linalg.norm(orientation, axis=1, keepdims=True),  # often rounded
             spacing=spacing,

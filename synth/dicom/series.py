@@ -80,6 +80,11 @@ class Series:
         return dtype_of(self.slices)
 
     @property
+    def modality(self) -> str:
+        """Modality as the first slice says it, such as CT or MR; empty where it does not."""
+        return self.slices[0].modality
+
+    @property
     def patients(self) -> set[str]:
         """PatientIDs that the files name, without empty ones."""
         return {one.patient for one in self.slices if one.patient}

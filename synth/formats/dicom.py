@@ -31,6 +31,7 @@ def read_dataset(folder: Path) -> Dataset:
             raise DataError(f"{folder / 'cases.csv'} names case {name!r}, which has no folder; remove the line")
     cases: list[Case] = []
     channels: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
     patients: list[str] = []
     ignored: dict[str, int] = {}
     for place in _folders(folder):
@@ -42,13 +43,15 @@ def read_dataset(folder: Path) -> Dataset:
         channels = channels or own
         if own != channels:
             raise DataError(f"{place} has channels {', '.join(own)}, others {', '.join(channels)}; give all the same")
+        modalities = modalities or tuple(stack.modality for stack in stacks)
+        _require_one_modality(images, stacks, modalities)
         ignored.update({str(stack.place): stack.ignored for stack in stacks if stack.ignored})
         patients.append(_patient(place, stacks))
         cases.append(case_of(place.name, images, _mask(place), rows.get(place.name, {})))
     if names.channels and len(names.channels) != len(channels):
         raise DataError(f"{folder}: {len(names.channels)} channels are named, cases have {len(channels)}; mend one")
     notes = [f"{count} files in {where} are no images: ignored" for where, count in ignored.items()]
-    if all(patients) and not any(case.patient for case in cases):
+    if any(patients) and not any(case.patient for case in cases):
         cases = _with_patients(cases, patients)
         notes.append("patients were told apart by PatientID; --patients says otherwise")
     return Dataset(
@@ -56,6 +59,7 @@ def read_dataset(folder: Path) -> Dataset:
         cases=tuple(cases),
         labels=_labels(names, cases),
         channels=names.channels or channels,
+        modalities=modalities,
         population=str(names.extra.get("population", "")),
         extra=names.extra,
         notes=tuple(notes),
@@ -73,6 +77,17 @@ def _image_folders(case: Path) -> list[Path]:
 def _channel(image: Path, stack: Series) -> str:
     """Return a channel's name: what follows image_, else the modality, so that CT is known as such."""
     return image.name.removeprefix("image_") if image.name != "image" else stack.slices[0].kind.split()[0]
+
+
+def _require_one_modality(images: list[Path], stacks: list[Series], first: tuple[str, ...]) -> None:
+    """Errors: DataError where a channel is CT in one case and not in another: its values have no common unit."""
+    for image, stack, other in zip(images, stacks, first, strict=True):
+        if (stack.modality == "CT") != (other == "CT"):
+            told = [name or "no modality" for name in (stack.modality, other)]
+            raise DataError(
+                f"{image} holds {told[0]}, the same folder of the first case {told[1]}; "
+                "give each modality a folder of its own"
+            )
 
 
 def _mask(place: Path) -> Path:
@@ -94,11 +109,14 @@ def _patient(place: Path, stacks: list[Series]) -> str:
 
 
 def _with_patients(cases: list[Case], patients: list[str]) -> list[Case]:
-    """Return the cases with a number for each PatientID: the ID itself does not leave the source."""
+    """Return the cases with a number for each PatientID: the ID itself does not leave the source.
+
+    A case without one stays without a patient, so that who asks for patients is told of it.
+    """
     from dataclasses import replace
 
-    number = {patient: f"patient_{n:04d}" for n, patient in enumerate(sorted(set(patients)))}
-    return [replace(case, patient=number[own]) for case, own in zip(cases, patients, strict=True)]
+    number = {patient: f"patient_{n:04d}" for n, patient in enumerate(sorted(set(patients) - {""}))}
+    return [replace(case, patient=number.get(own)) for case, own in zip(cases, patients, strict=True)]
 
 
 def _labels(names: Names, cases: list[Case]) -> tuple[Label, ...]:

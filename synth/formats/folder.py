@@ -16,6 +16,10 @@ LOOKS = "images/ and masks/ (or labels/) with files of the same names"
 _MASKS = ("masks", "labels")
 _COLOURS = ("R", "G", "B")
 _BINARY = {0, 255}
+MOST_GREYS = 32
+"""Grey masks that nothing names hold at most so many labels."""
+MOST_BESIDE_WHITE = 8
+"""... and at most so many beside 255: drawings of black and white whose edges are soft have more."""
 
 
 def fits(folder: Path) -> bool:
@@ -55,12 +59,17 @@ def read_folder(images: str | Path, masks: str | Path | None = None) -> Dataset:
     names = Names.beside(images.parent)
     channels = _channels(names, files)
     values: set[int] = set()
+    greys: set[int] = set()
     cases = []
     for case, path in files.items():
         mask = own[case] if own else None
         if mask is not None:
             require_one_grid(case, (path,), mask)
-            values.update(values_of(read(mask, labels={}).data))
+            held = values_of(read(mask, labels={}).data)
+            values.update(held)
+            greys.update(held if _is_grey(mask) else ())
+            if names.labels is None:
+                _require_hard(greys, mask, images.parent)
         cases.append(case_of(case, (path,), mask, rows.get(case, {})))
     pictures = [path for path in (own or {}).values() if path.name.lower().endswith(PICTURES)]
     labels, notes = _labels(names, values, all_pictures=bool(own) and len(pictures) == len(own or {}))
@@ -113,6 +122,22 @@ def _labels(names: Names, values: set[int], *, all_pictures: bool) -> tuple[tupl
         name = names.labels[1]
         return (Label(name, 255, palette(0)),), [f"masks hold 0 and 255: 255 was taken as {name!r}"]
     return names.describe(sorted(values)), []
+
+
+def _is_grey(mask: Path) -> bool:
+    from synth.pictures import is_palette
+
+    return mask.name.lower().endswith(PICTURES) and not is_palette(mask)
+
+
+def _require_hard(greys: set[int], mask: Path, folder: Path) -> None:
+    """Raise DataError where grey masks that nothing names have more values than labels: their edges are soft."""
+    labels = greys - {0}
+    if len(labels) > MOST_GREYS or (255 in labels and len(labels) > 1 + MOST_BESIDE_WHITE):
+        raise DataError(
+            f"{mask}: masks up to this one hold {len(labels)} grey values, as soft edges or JPEG leave them; save "
+            f"masks with hard edges, one value a label, or name the labels in {folder / 'labels.json'}"
+        )
 
 
 def _without_spacing(path: Path) -> bool:

@@ -187,15 +187,18 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     Errors: ConfigError where the recipe does not fit the data's channels, labels, dimensions or texts.
     """
     schema = prepared.schema
-    texts = [case.text for case in prepared.split("train") if case.text and case.text.strip()]
-    known = vocabulary(texts)
-    if texts and not known:
-        raise ConfigError("no text of the data holds a word or a number; mend the texts or prepare without them")
+    cases = prepared.split("train")
+    known = vocabulary((case.patient, case.text) for case in cases)
+    if not known and any(case.text and case.text.strip() for case in cases):
+        raise ConfigError(
+            "no word of the training texts is said of two patients, and what is said of one may name them; mend the "
+            "texts or prepare without them"
+        )
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
         given = part.conditioning
-        if given.text_encoder is not None and not texts:
+        if given.text_encoder is not None and not known:
             raise ConfigError("conditioning.text_encoder is set, the data has no texts; remove it from the config")
         filled = ConditioningConfig(
             **{

@@ -30,6 +30,7 @@ _FREE = ("kl", "gradient", "balance", "checkpoint", "weight_cap")
 """Fields of the networks' sections that decide how they are trained, not what they are."""
 _CONDITIONING = ("mask_width", "width", "text_length", "position", "geometry", "text_encoder")
 _AFTER = ", after "
+_MEND = "take another --from, or prepare other splits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,9 @@ class Origin:
             raise ConfigError(f"{who[0]} has no labels, {who[1]} has; take another --from, or train without")
         if model.seen is not None:
             held = [*prepared.split("val"), *prepared.split("test")]
-            require_unseen(prepared, held, model.seen, mend="take another --from, or prepare other splits")
+            require_unseen(prepared, held, model.seen, mend=_MEND)
+            trained = model.seen.trained()  # the source's own hold-out may be this run's
+            require_unseen(prepared, prepared.split("holdout"), trained, mend=_MEND)
         schema = joined(model, own)
         return cls(model, prepared.read_as(schema), tuple(_notes(model, own, schema)))
 
@@ -133,13 +136,13 @@ class Origin:
             _require_same(f"{name}.{section}", getattr(part, section), getattr(known, section))
         here, there = ({field: getattr(one, field) for field in _CONDITIONING} for one in (given, own))
         _require_same(f"{name}.conditioning", here, there)
-        texts = [case.text for case in self.prepared.split("train") if case.text]
+        said = vocabulary((case.patient, case.text) for case in self.prepared.split("train"))
         conditioning = replace(
             given,
             labels=count if own.labels else 0,
             stride=own.stride,
             attributes=_read(own.attributes, schema.attributes),
-            vocabulary=(*own.vocabulary, *(word for word in vocabulary(texts) if word not in own.vocabulary))
+            vocabulary=(*own.vocabulary, *(word for word in said if word not in own.vocabulary))
             if own.vocabulary
             else (),
             text_sha256=own.text_sha256,

@@ -2,10 +2,16 @@
 
 import pytest
 
-from synth.data.schema import Attribute, Schema, infer_attributes
+from synth.data.schema import Attribute, Schema, infer_attributes, of_one_patient
 from synth.errors import ConditionError
 
-ROWS = [{"contrast": "T1", "age": 30}, {"contrast": "FLAIR", "age": 70.5}, {"age": 40}]
+ROWS = [
+    ("p0", {"contrast": "T1", "age": 30}),
+    ("p1", {"contrast": "FLAIR", "age": 70.5}),
+    ("p2", {"age": 40}),
+    ("p3", {"contrast": "FLAIR"}),
+    ("p4", {"contrast": "T1"}),
+]
 
 
 def schema() -> Schema:
@@ -25,7 +31,31 @@ def test_kinds_levels_and_ranges() -> None:
         Attribute(name="contrast", kind="categorical", levels=("FLAIR", "T1")),
         Attribute(name="age", kind="number", low=30.0, high=70.5),
     )
-    assert infer_attributes([]) == () and infer_attributes([{}]) == ()
+    assert infer_attributes([]) == () and infer_attributes([("p", {})]) == ()
+
+
+def test_codes_of_diagnoses_are_no_numbers() -> None:
+    """ICD-10 has E10 to E14, which only look like exponents."""
+    codes = infer_attributes((f"p{n}", {"icd": ("E10", "E11", ".E5")[n % 3]}) for n in range(6))
+    assert codes == (Attribute(name="icd", kind="categorical", levels=(".E5", "E10", "E11")),)
+
+
+def test_what_names_a_patient_is_none_of_the_models() -> None:
+    """Two of a name, two scans of each: a column of names is known by most of its levels."""
+    names = ["Smith", "Smith", "Jones", "Brown", "Gray", "Hall", "Webb", "Cole"]
+    said = [
+        (f"p{n}", {"name": name, "site": "rare" if n == 7 else "ab"[n % 2], "date": f"2020-01-{10 + n}{scan}"})
+        for n, name in enumerate(names)
+        for scan in range(2)
+    ]
+    assert infer_attributes(said) == (Attribute(name="site", kind="categorical", levels=("a", "b")),)
+    assert of_one_patient(said)["site"] == {"rare"} and of_one_patient(said)["name"] == set(names)
+
+
+def test_few_patients_keep_their_levels() -> None:
+    """With three, next to every level is one patient's."""
+    said = [(f"p{n}", {"contrast": ("T1", "T2", "FLAIR")[n]}) for n in range(3)]
+    assert infer_attributes(said)[0].levels == ("FLAIR", "T1", "T2")
 
 
 @pytest.mark.parametrize(

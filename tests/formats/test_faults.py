@@ -117,6 +117,8 @@ FAULTS: dict[tuple[str, str], tuple[Spoil, str]] = {
     ("dicom", "empty image folder"): (lambda f: [p.unlink() for p in (f / "case1/image").iterdir()], "case1/image holds no DICOM"),
     ("dicom", "folder without image"): (lambda f: (f / "misc").mkdir(), "misc has no image folder"),
     ("dicom", "other channels"): (lambda f: (f / "case1/image").rename(f / "case1/image_T1"), "case1 has channels T1, others CT"),
+    ("dicom", "a PatientID missing"): (lambda f: _changed(f / "case1/image", PatientID=""), "there is no patient for case 'case1'"),
+    ("dicom", "CT and MR in one channel"): (lambda f: [p.rename(p.with_name("image_a")) for p in sorted(f.glob("*/image"))] and _changed(f / "case1/image_a", Modality="MR"), "case1/image_a holds MR, the same folder of the first case CT"),
     ("dicom", "two patients in a case"): (lambda f: _patient(f / "case0/image/im000.dcm"), "2 PatientIDs"),
     ("dicom", "mask elsewhere"): (lambda f: _moved(f / "case2/mask.nii.gz"), "case 'case2'"),
     ("dicom", "value of no label"): (lambda f: _value(f / "case2/mask.nii.gz", 9), "value 9"),
@@ -136,6 +138,9 @@ FAULTS: dict[tuple[str, str], tuple[Spoil, str]] = {
     ("pictures", "grey among colours"): (lambda f: _picture(f / "images/c1.png", np.zeros((9, 12), np.uint8)), "has 1 channels, others have 3"),
     ("pictures", "one name twice"): (lambda f: _picture(f / "images/c1.jpg", np.zeros((9, 12, 3), np.uint8)), "have one name"),
     ("pictures", "JPEG named PNG"): (lambda f: _picture(f / "images/c1.png", np.zeros((9, 12, 3), np.uint8), format="JPEG"), "is JPEG data"),
+    ("pictures", "soft edges"): (lambda f: (f / "dataset.json").unlink() or _soft(f / "masks/c1.png", 12), "hold 13 grey values, as soft edges"),
+    ("pictures", "many greys"): (lambda f: (f / "dataset.json").unlink() or _soft(f / "masks/c1.png", 80), "grey values, as soft edges"),
+    ("pictures", "empty masks"): (lambda f: (f / "dataset.json").unlink() or [_picture(p, np.zeros((9, 12), np.uint8)) for p in (f / "masks").iterdir()], "has no label but the background"),
     ("pictures", "CMYK"): (lambda f: (f / "images/c1.png").rename(f / "images/c1.jpg") and Image.new("CMYK", (12, 9)).save(f / "images/c1.jpg"), "kind CMYK"),
     ("pictures", "truncated"): (lambda f: (f / "images/c1.png").write_bytes((f / "images/c1.png").read_bytes()[:90]), "images/c1.png is truncated"),
     ("pictures", "text"): (lambda f: (f / "images/c1.png").write_text("no"), "is no picture"),
@@ -155,6 +160,20 @@ def _patient(path: Path) -> None:
     from tests.formats.dicom_files import edit
 
     edit(path, PatientID="Q")
+
+
+def _changed(folder: Path, **elements: object) -> None:
+    """Change elements of every slice of a folder."""
+    from tests.formats.dicom_files import edit
+
+    for path in folder.iterdir():
+        edit(path, **elements)
+
+
+def _soft(path: Path, levels: int) -> None:
+    """A white square with edges of so many greys."""
+    ramp = np.linspace(0, 255, levels).astype(np.uint8)
+    _picture(path, np.resize(ramp, (9, 12)))
 
 
 def _nifti_mask(case: Path) -> None:

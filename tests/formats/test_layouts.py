@@ -1,6 +1,7 @@
 """Every layout is found out, read whole, and goes through `synth prepare`."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_dicom_channels_are_folders(tmp_path: Path) -> None:
         write_series(case / "image_FLAIR", image, modality="MR", patient=("Smith^A", "Smith^A", "Jones^B")[index])
     dataset = read(source)
     assert dataset.channels == ("FLAIR", "T1") and voxels(dataset, 0)[0].shape[0] == 2
+
+
+def test_ct_is_told_by_its_files_whatever_its_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = datasets.dicom(tmp_path / "source")
+    for index in range(3):
+        place = source / f"case{index}"
+        (place / "image").rename(place / "image_arterial")
+    assert read(source).channels == ("arterial",) and read(source).modalities == ("CT",)
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert re.search(r"channel arterial +CT window \(HU\)", capsys.readouterr().out)
+    assert Prepared.load(tmp_path / "out").schema.intensities[0].kind == "window"
 
 
 def test_four_axes_are_channels_only_where_something_says_so(tmp_path: Path) -> None:

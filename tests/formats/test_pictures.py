@@ -158,3 +158,24 @@ def test_colour_pictures_end_to_end(tmp_path: Path) -> None:
     )
     judged = ["evaluate", "--synthetic", str(out), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "report")]
     assert main(judged) == 0
+
+
+def test_pictures_are_prepared_as_they_are_stored(tmp_path: Path) -> None:
+    """Rows run down: no picture is turned, and a sample that follows no mask is written the same way up."""
+    source = datasets.pictures(tmp_path / "source", colour=False)
+    assert main(["prepare", str(source), "--out", str(tmp_path / "data"), "--size", "12", "9"]) == 0
+    done = Prepared.load(tmp_path / "data")
+    for case in done.cases:
+        stored = np.asarray(Image.open(source / "masks" / f"{case.case}.png")).T
+        np.testing.assert_array_equal(done.mask(case), stored)
+    np.testing.assert_array_equal(np.diag(done.schema.reference_affine), [-1, -1, 1, 1])
+
+
+@pytest.mark.parametrize("beside_white", [8, 0])
+def test_grey_masks_without_names_may_hold_some_labels(beside_white: int, tmp_path: Path) -> None:
+    source = datasets.pictures(tmp_path, colour=False)
+    (source / "dataset.json").unlink()
+    values = [*range(beside_white + 1), 255] if beside_white else [*range(33)]
+    for path in (source / "masks").iterdir():
+        Image.fromarray(np.resize(np.array(values, np.uint8), (9, 12))).save(path)
+    assert len(read(source).labels) == len(values) - 1

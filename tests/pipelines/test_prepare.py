@@ -1,19 +1,22 @@
 """Journeys of `synth prepare`: geometry and values kept, patients apart, nothing of the user's is lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.cli import main
+from synth import config
 from synth.data.placement import Placement
-from synth.data.preparation import label_volumes
-from synth.data.prepared import Prepared
+from synth.data.preparation import _within, label_volumes
+from synth.data.prepared import Contents, Prepared
+from synth.data.schema import Attribute
 from synth.errors import DataError
 from synth.io import read, write
 from synth.volume import Volume
-from tests.conftest import OBLIQUE, write_dataset
+from tests.conftest import OBLIQUE, phantom, tiny_recipe, write_dataset
 
 LABELS = {"shell": 3, "core": 200}
 
@@ -76,8 +79,8 @@ def test_ct_is_ct_however_it_is_spelled(name: str, tmp_path: Path) -> None:
 
 
 def test_levels_without_training_cases_do_not_reach_training(tmp_path: Path) -> None:
-    source = write_dataset(tmp_path / "source", 6, (8, 8), np.eye(4), LABELS)
-    (source / "cases.csv").write_text("case,kind\n" + "".join(f"c{n:02d},only{n}\n" for n in range(6)))
+    source = write_dataset(tmp_path / "source", 5, (8, 8), np.eye(4), LABELS)
+    (source / "cases.csv").write_text("case,kind\n" + "".join(f"c{n:02d},only{n}\n" for n in range(5)))
     assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
     done = Prepared.load(tmp_path / "out")
     assert {case.split for case in done.cases} == {"train", "holdout", "test"}
@@ -179,3 +182,92 @@ def test_info_of_a_broken_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (tmp_path / "report.json").write_text(text)
         assert main(["info", str(tmp_path)]) == 2
         assert "report.json" in said(capsys)
+
+
+def test_what_names_patients_stays_out_of_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names, dates and the words of one patient's text are in no recipe, and `prepare` says so."""
+    from synth.recipe import Recipe
+    from synth.training.experiment import complete
+
+    source = write_dataset(tmp_path / "source", 16, (8, 8), np.eye(4), LABELS)
+    head, *lines = (source / "cases.csv").read_text().splitlines()
+    site = ["north", "north", "north", "north", "south", "south", "south", "south"]
+    more = [f"{line},name{n // 2},{site[n // 2]}" for n, line in enumerate(lines)]
+    more = [line.replace(" thing", f" thing of name{n // 2} on 2020.{10 + n // 2}") for n, line in enumerate(more)]
+    (source / "cases.csv").write_text("\n".join([f"{head},name,site", *more]) + "\n")
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "column 'name' stays out of models" in told and "words of texts, of one patient each, stay out" in told
+    done = Prepared.load(tmp_path / "out")
+    recipe = complete(config.load(Recipe, tiny_recipe(2)), done)
+    text = config.dump(recipe)
+    assert "name1" not in text and "2020" not in text and "name" not in {a.name for a in done.schema.attributes}
+    assert {"thing", "of", "on"} <= set(recipe.image.conditioning.vocabulary)
+    assert all("site" in case.attributes and "name" not in case.attributes for case in done.split("train"))
+
+
+def test_folders_of_before_that_name_patients_are_read_without_the_names(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "source", 12, (8, 8), np.eye(4), LABELS)
+    head, *lines = (source / "cases.csv").read_text().splitlines()
+    more = [f"{line},name{n // 2}" for n, line in enumerate(lines)]
+    (source / "cases.csv").write_text("\n".join([f"{head},name", *more]) + "\n")
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
+    done = Prepared.load(tmp_path / "out")
+    named = Attribute(name="name", kind="categorical", levels=tuple(f"name{n}" for n in range(6)))
+    before = replace(done.schema, attributes=(*done.schema.attributes, named))
+    (done.folder / "prepared.yaml").write_text(config.dump(Contents(schema=before, stored=done.stored)))
+    assert Prepared.load(done.folder).schema == done.schema
+
+
+def plane(*columns: tuple[float, float, float], normal: tuple[float, float, float] = (0, 0, 1)) -> np.ndarray:
+    """The affine of a 2D volume whose axes run along `columns`."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.array([*columns, normal]).T, (3.0, -7.0, 11.0)
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    [
+        (plane((-0.5, 0, 0), (0, -0.8, 0)), plane((0.5, 0, 0), (0, 0.8, 0))),
+        (plane((0.5, 0, 0), (0, 0.8, 0)), plane((0.5, 0, 0), (0, -0.8, 0))),
+        (plane((0, 0, -0.5), (0, -0.8, 0), normal=(1, 0, 0)), plane((0, 0, 0.5), (0, -0.8, 0), normal=(1, 0, 0))),
+    ],
+)
+def test_slices_keep_their_direction_and_odd_ones_are_turned(
+    usual: np.ndarray, odd: np.ndarray, tmp_path: Path
+) -> None:
+    """The working grid runs as most cases do, so that samples that follow no mask lie as the data does."""
+    source = write_dataset(tmp_path / "source", 5, (8, 12), usual, LABELS)
+    flips = np.sign(np.diag(usual[:3, :2].T @ odd[:3, :2])) < 0
+    for folder, name in (("imagesTr", "c01_0000"), ("labelsTr", "c01")):  # the same pixels, stored the other way round
+        path = source / folder / f"{name}.nii.gz"
+        volume = read(path)
+        axes = tuple(int(axis) + 1 for axis in np.flatnonzero(flips))
+        write(Volume(np.flip(volume.data, axes), odd), path)
+    assert main(["prepare", str(source), "--out", str(tmp_path / "out")]) == 0
+    done = Prepared.load(tmp_path / "out")
+    for affine in (
+        done.schema.reference_affine,
+        replace(done.schema, native_grid=(8, 12), native_spacing_mm=(0.5, 0.8)).native_affine,
+    ):
+        np.testing.assert_allclose(affine[:3, :2], usual[:3, :2], atol=1e-6)
+        middle = affine @ [3.5, 5.5, 0, 1]
+        np.testing.assert_allclose(middle[:3], 0, atol=1e-6)
+    shell = phantom(1, (8, 12))[1]
+    assert np.array_equal(done.mask(done.case("c01")), shell)
+    case = done.case("c01")
+    native = read(source / "labelsTr" / "c01.nii.gz", labels=LABELS)
+    placement = Placement.of(
+        native, grid=done.schema.grid, spacing_mm=done.schema.spacing_mm, direction=done.schema.direction
+    )
+    values = np.array([0, *done.schema.label_values.values()])
+    back = placement.to_native(Volume(values[done.mask(case)][None], placement.affine, LABELS))
+    assert np.array_equal(back.data, native.data) and back.same_geometry(native)
+
+
+def test_spacing_of_micrometres_is_not_rounded_up() -> None:
+    native, sizes = np.array([0.002, 0.002]), np.array([[2.0, 2.0]])
+    coarser = _within(native, sizes, 640_000)
+    assert np.all((coarser >= 0.0025) & (coarser < 0.00253))
+    assert _within(np.array([1.0, 1.0]), np.array([[1000.0, 1000.0]]), 300_000)[0] == 1.83

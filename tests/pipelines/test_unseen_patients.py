@@ -175,3 +175,41 @@ def test_one_patient_leaves_privacy_and_utility_out(tmp_path: Path, capsys: pyte
     left_out = json.loads((tmp_path / "report" / "report.json").read_text())["not_computed"]
     for name in ("privacy.nearest", "privacy.copy_test", "utility.dice_gain"):
         assert left_out[name].startswith("one patient only")
+
+
+def with_masks(model: Path, out: Path, data: Prepared, masks: Path) -> int:
+    more = ["--data", str(data.folder), "--masks", str(masks), "--workers", "1"]
+    return main(["generate", str(model), "--out", str(out), "--count", "1", *more])
+
+
+def test_masks_of_validation_and_test_patients_are_refused(
+    model: Path, prepared: Prepared, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples of them are trained on, so they would show whom the network is validated on; by name and by voxels."""
+    train, test = prepared.split("train"), prepared.split("test")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for row in train:
+        shutil.copy(dataset / "labelsTr" / f"{row.case}.nii.gz", masks)
+    assert with_masks(model, tmp_path / "good", prepared, masks) == 0
+    for name, row in ((test[0].case, train[0]), ("other", test[0])):
+        mask = synth.read(dataset / "labelsTr" / f"{row.case}.nii.gz", labels={})
+        synth.write(mask.replace(data=mask.data.astype(np.uint8)), masks / f"{name}.nii.gz")
+        capsys.readouterr()
+        assert with_masks(model, tmp_path / "bad", prepared, masks) == 2
+        told = capsys.readouterr().err
+        assert f"masks {name} are of patients that" in told and not (tmp_path / "bad").exists()
+        (masks / f"{name}.nii.gz").unlink()
+
+
+def test_folders_that_do_not_record_masks_tell_them_by_name(
+    model: Path, prepared: Prepared, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = Path(shutil.copytree(prepared.folder, tmp_path / "older"))
+    rows = [json.loads(line) for line in (older / "cases.jsonl").read_text().splitlines()]
+    kept = [{name: value for name, value in row.items() if name != "mask_digest"} for row in rows]
+    (older / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    capsys.readouterr()
+    assert with_masks(model, tmp_path / "bad", Prepared.load(older), dataset) == 2
+    told = capsys.readouterr().err
+    assert "told apart by name alone" in told and all(row.case in told for row in prepared.split("test"))

@@ -267,6 +267,15 @@ def test_patients_held_back_that_the_model_saw_are_refused(source: Model, prepar
         Origin.of(source, other)
 
 
+def test_a_hold_out_that_the_source_trained_on_is_refused(source: Model, prepared: Prepared) -> None:
+    """Its own hold-out may stay: that never trained it."""
+    swapped = {"train": "holdout", "holdout": "train", "test": "test", "val": "val"}
+    other = replace(prepared, cases=tuple(replace(case, split=swapped[case.split]) for case in prepared.cases))
+    with pytest.raises(DataError, match="the model saw patients .*take another --from"):
+        Origin.of(source, other)
+    Origin.of(source, prepared)
+
+
 def test_a_fine_tuned_model_saw_whom_its_source_saw(source: Model, prepared: Prepared, tmp_path: Path) -> None:
     cases = tuple(replace(case, digest=f"other {case.case}") for case in prepared.cases)
     other = replace(prepared, cases=cases, rows=cases)
