@@ -39,10 +39,12 @@ def test_sizes_are_checked_where_a_model_is_tuned_too(prepared: Prepared, model:
         settled(recipe, prepared, source)
 
 
-def test_texts_without_a_word_are_refused(prepared: Prepared) -> None:
-    silent = replace(prepared, cases=tuple(replace(case, text="?!") for case in prepared.cases))
+@pytest.mark.parametrize("said", ["?!", "{patient}"])
+def test_texts_without_a_shared_word_are_refused(prepared: Prepared, said: str) -> None:
+    cases = tuple(replace(case, text=said.format(patient=case.patient)) for case in prepared.cases)
+    silent = replace(prepared, cases=cases)
     recipe = config.load(Recipe, tiny_recipe(3))
-    with pytest.raises(ConfigError, match="no text of the data holds a word"):
+    with pytest.raises(ConfigError, match="no word of the training texts is said of two patients"):
         complete(recipe, silent)
     greek = replace(prepared, cases=tuple(replace(case, text="μία βλάβη") for case in prepared.cases))
     assert set(complete(recipe, greek).image.conditioning.vocabulary) == {"μία", "βλάβη"}
