@@ -135,8 +135,10 @@ def train_segmenter(
             scores, classes = model(images)
         loss = _segmentation_loss(scores.float(), masks)
         if config.classes:
-            wanted = torch.tensor([config.classes.index(example.name) for example in batch])
-            loss = loss + 0.3 * functional.cross_entropy(classes.float(), wanted)
+            named = [number for number, example in enumerate(batch) if example.name]
+            wanted = torch.tensor([config.classes.index(batch[number].name) for number in named])
+            if named:
+                loss = loss + 0.3 * functional.cross_entropy(classes.float()[named], wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -155,9 +157,11 @@ def fit_classes(model: Segmenter, examples: Sequence[Example]) -> None:
     """Set the class head in closed form: ridge regression of one-hot classes on the pooled features of `examples`.
 
     Descent shared with segmentation leaves this head near chance for hundreds of steps; the optimum is one solve.
-    Each example is seen as it is and augmented, so that a class does not hang on exact air or on one gain.
+    Each example is seen as it is and augmented, so that a class does not hang on exact air or on one gain; those
+    without a class are left out.
     """
     rng = numpy_rng(0, "classes")
+    examples = [example for example in examples if example.name]
     examples = [seen for example in examples for seen in (example, _augmented(example, rng), _augmented(example, rng))]
     rows: list[Tensor] = []
     hook = model.classify.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0][0].double()))
@@ -201,7 +205,8 @@ def score_by_label(model: Segmenter, examples: Sequence[Example]) -> tuple[dict[
         found, name = model.label(example.image)
         row = dice(found, example.mask, labels=labels)
         rows.append(np.where([(example.mask == label).any() for label in labels], row, np.nan))
-        right.append(name == example.name)
+        if example.name or not model.config.classes:
+            right.append(name == example.name)
     means = np.nanmean(np.array(rows), axis=0)
     return dict(zip(model.config.labels, [float(v) for v in means], strict=True)), float(np.mean(right))
 

@@ -150,6 +150,7 @@ class Generate:
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
+            before.setdefault("device", "cpu")  # sets of before could have no other
             differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
         except (OSError, ValueError, AttributeError) as error:
             raise OutputError(f"{path} is broken ({error}); give another --out") from error

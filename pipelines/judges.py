@@ -74,7 +74,9 @@ def train_bench(
             f"{len(train)} training and {len(held)} held-out cases; a judge needs {LEAST_TRAIN} and {LEAST_HELD}"
         )
     levels = next((a.levels for a in schema.attributes if a.name == attribute), ())
-    complete = all(attribute in case.attributes for case in (*train, *held))
+    # a level that one patient alone has is none of the data's: its cases train the labels and no class
+    told = [{str(c.attributes[attribute]) for c in cases if attribute in c.attributes} for cases in (train, held)]
+    complete = bool(attribute) and told[0] == set(levels) and bool(told[1])
     config = SegmenterConfig(
         channels=len(schema.channels),
         labels=tuple(label.name for label in schema.labels),

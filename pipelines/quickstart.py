@@ -12,8 +12,10 @@ class Quickstart:
     """Folder to write: dataset/ and report/."""
     seed: int = 0
     """Seed of the set."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
     workers: int = 0
-    """Processes of one thread each; 0 = one a core."""
+    """Processes of one thread each; 0 = one a core, one in all on a GPU."""
 
     def run(self) -> int:
         """Generate, then judge."""
@@ -25,7 +27,8 @@ class Quickstart:
         from synth.generator import load
 
         dataset, report_folder = self.out / "dataset", self.out / "report"
-        Generate(model=MODEL, out=dataset, count=COUNT, seed=self.seed, workers=self.workers, spread="contrast").run()
+        asked = {"seed": self.seed, "workers": self.workers, "device": self.device}
+        Generate(model=MODEL, out=dataset, count=COUNT, spread="contrast", **asked).run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))

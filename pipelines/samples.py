@@ -156,15 +156,17 @@ class Worker:
     def mask(self, index: int) -> "Volume":
         """Return the mask that sample `index` follows, its labels named; a 2D one turned as the model's data lie.
 
-        Pictures have no direction: they stay as stored, whoever of mask and model is one.
+        Pictures have no direction: they stay as stored, whoever of mask and model is one, and lie as the model's data.
         """
-        from synth.data.placement import turned
+        from synth.data.placement import laid, turned
         from synth.io import PICTURES, read
 
         path, labels, _ = self.job.masks[index % len(self.job.masks)]
         mask = read(path, labels=self.schema.label_values if labels is None else dict(labels))
-        picture = path.lower().endswith(PICTURES) or self.schema.file_ending in PICTURES
-        return mask if picture or self.schema.direction is None else turned(mask, self.schema.direction)
+        direction = self.schema.direction
+        if direction is None or self.schema.file_ending in PICTURES:
+            return mask
+        return laid(mask, direction) if path.lower().endswith(PICTURES) else turned(mask, direction)
 
     def mask_digests(self) -> list[tuple[str, str]]:
         """Return (case, digest) of every mask that samples may follow. Errors: DataError for unreadable masks."""
@@ -213,6 +215,7 @@ class Worker:
             "guidance": self.job.guidance,
             "window": None if self.job.window is None else list(self.job.window),
             "masks": masks.hexdigest() if self.job.masks else None,
+            "device": self.job.device.partition(":")[0],
         }
 
     def make(self, index: int) -> None:

@@ -194,13 +194,18 @@ class Train:
 
 
 def planned(prepared: "Prepared") -> "Recipe":
-    """Return the plan that `synth prepare` wrote beside the data, as it stands there now; without one, a new plan."""
+    """Return the plan that `synth prepare` wrote beside the data, as it stands there now; without one, a new plan.
+
+    A folder that does not say its budget is older: its plan was none that `auto` began with.
+    """
     from synth import config
     from synth.recipe import Recipe
-    from synth.training.plan import design
+    from synth.training.plan import at_grid, design
 
     path = prepared.folder / PLAN
-    return config.load(Recipe, path) if path.is_file() else design(prepared.schema)
+    if not path.is_file() or not (prepared.folder / ASKED).is_file():
+        return design(prepared.schema)
+    return at_grid(config.load(Recipe, path), prepared.schema)
 
 
 def budget_of(prepared: "Prepared") -> str:

@@ -40,9 +40,10 @@ def run_all(
     before = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
         try:
-            for first in range(0, len(items), _AHEAD):
+            ahead = max(_AHEAD, workers)  # processes begin as items come
+            for first in range(0, len(items), ahead):
                 # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
-                for future in [pool.submit(work, item) for item in items[first : first + _AHEAD]]:
+                for future in [pool.submit(work, item) for item in items[first : first + ahead]]:
                     yield future.result()
         except BrokenProcessPool as error:
             # the pool has told the others to terminate, which they do not hear, and waits for their end

@@ -22,6 +22,7 @@ from synth.data.intensity import to_dtype
 from synth.data.placement import Placement
 from synth.denoiser import Bound, Denoise, Guided, prefix_weights
 from synth.errors import CheckpointError, ConditionError, ConfigError, GeometryError, nearest
+from synth.io import PICTURES
 from synth.model import Model, PartModel
 from synth.ports import Ports, Window
 from synth.recipe import check_window
@@ -95,7 +96,8 @@ class Generator:
         if image.part.conditioning.labels:
             if condition.mask is not None:
                 given = self._named(condition.mask)
-                placement = Placement.of(given, grid=schema.grid, spacing_mm=schema.spacing_mm)
+                direction = None if schema.file_ending in PICTURES else schema.direction
+                placement = Placement.of(given, grid=schema.grid, spacing_mm=schema.spacing_mm, direction=direction)
                 placement.require_inside(given, "mask")
                 mask, origin = self._known_labels(placement.to_working(given)), "given"
             else:

@@ -66,6 +66,11 @@ def test_two_dimensions_end_to_end(tmp_path: Path) -> None:
     assert main(["generate", model, *given]) == 0
     followed = synth.read(tmp_path / "given" / "labelsTr" / "syn_00000.nii.gz")
     assert np.array_equal(followed.data, mask.data) and followed.same_geometry(mask)
+    odd = Volume(mask.data[:, ::-1], affine)
+    conditions = [synth.Condition(mask=one, attributes={"kind": "a"}) for one in (mask, odd)]
+    one, other = synth.load(model).generate(conditions, seeds=[3, 3])
+    assert other.image.same_geometry(odd), "from Python the sample lies as its mask"
+    assert np.allclose(other.image.data[:, ::-1], one.image.data), "and shows the same, however that is stored"
 
 
 def test_ct_keeps_hounsfield_units(tmp_path: Path) -> None:

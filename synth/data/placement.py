@@ -165,6 +165,13 @@ def turned(volume: Volume, direction: np.ndarray) -> Volume:
     return Volume(placement._turn(volume.data), placement.turned_affine, volume.labels)
 
 
+def laid(volume: Volume, direction: np.ndarray) -> Volume:
+    """Return a 2D volume with the same pixels in the same order, said to run along `direction` (3, 2)."""
+    affine = volume.affine.copy()
+    affine[:3, :2] = direction * np.array(volume.spacing_mm)
+    return volume.replace(affine=affine)
+
+
 def plane_of(volume: Volume) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return for each 2D axis the world axis it is nearest to, and its sign: ((0, -1), (1, -1)) is a picture's."""
     own = volume.affine[:3, :2] / np.linalg.norm(volume.affine[:3, :2], axis=0)

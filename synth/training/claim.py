@@ -30,10 +30,13 @@ def facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe)
     sides = ("train", "holdout")
     rows = [config.plain(case) for side in sides for case in prepared.split(side)]
     parts = {"image": recipe.image, "mask": recipe.mask}
+    schema = config.plain(prepared.schema)
+    if not schema["directed"]:  # as runs of before that field say it
+        del schema["directed"]
     told = json.dumps(rows, sort_keys=True, default=str)
     out: dict[str, Any] = {
         "fold": prepared.fold,
-        "data": hashlib.sha256(own.dump() + config.dump(prepared.schema).encode()).hexdigest(),
+        "data": hashlib.sha256(own.dump() + config.dump(schema).encode()).hexdigest(),
         "cases": hashlib.sha256(told.encode()).hexdigest(),
         "parts": {name: dict(_deciding(part)) for name, part in parts.items() if part is not None},
     }
@@ -55,13 +58,14 @@ def claim(path: Path, now: Mapping[str, Any], team: Team) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         _ = before["fold"], before["data"]
-        parts = {**now["parts"], **before.get("parts", {})}
+        known = before.get("parts")
+        parts = None if known is None else {**now["parts"], **known}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is broken ({error!r}); give another --out") from error
     _require_same(out, before, now)
     team.wait()
-    if team.leads and parts != before.get("parts"):  # a part that joins a run, or a run that did not say
-        write_json(path, {**now, "parts": parts})
+    if team.leads and parts != known:  # a part that joins the run
+        write_json(path, {**before, "parts": parts})
 
 
 def _require_no_older_run(out: Path, now: Mapping[str, Any]) -> None:
@@ -89,6 +93,12 @@ def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
     if before.get("tuned") != now.get("tuned"):
         words = [", ".join(one) or "none" for one in (before["tuned"], now["tuned"])]
         raise ConfigError(f"{out} was begun training on the codecs {words[0]}, now {words[1]}; give another --out")
+    gone = [part for part in before.get("parts", {}) if part not in now["parts"]]
+    if gone:
+        raise ConfigError(
+            f"{out} was begun with a part {gone[0]!r}, the config has none; go on with the config it was begun with, "
+            "or give another --out"
+        )
     for part, fields in now["parts"].items():
         known = before.get("parts", {}).get(part, {})
         for name, value in fields.items():

@@ -72,6 +72,8 @@ class Experiment:
         if not prepared.split("holdout"):
             self.say(_NO_HOLDOUT)
             recipe = _to_the_end(recipe)
+        if not recipe.image.conditioning.vocabulary and any(case.text for case in prepared.split("train")):
+            self.say("no word of the texts is said of two patients: the model reads no texts")
         work = replace(self, prepared=prepared)
         image = work._codec(recipe.image, "image", origin)
         mask = None if recipe.mask is None else work._codec(recipe.mask, "mask", origin)
@@ -189,17 +191,15 @@ def complete(recipe: Recipe, prepared: Prepared) -> Recipe:
     schema = prepared.schema
     cases = prepared.split("train")
     known = vocabulary((case.patient, case.text) for case in cases)
-    if not known and any(case.text and case.text.strip() for case in cases):
-        raise ConfigError(
-            "no word of the training texts is said of two patients, and what is said of one may name them; mend the "
-            "texts or prepare without them"
-        )
     labels = len(schema.labels) + 1
 
     def conditioned(part: Part, *, with_mask: bool) -> Part:
         given = part.conditioning
         if given.text_encoder is not None and not known:
-            raise ConfigError("conditioning.text_encoder is set, the data has no texts; remove it from the config")
+            raise ConfigError(
+                "conditioning.text_encoder is set, the data has no texts in which two patients share a word; remove it "
+                "from the config, or mend the texts"
+            )
         filled = ConditioningConfig(
             **{
                 **{name: getattr(given, name) for name in given.__dataclass_fields__},
@@ -232,7 +232,8 @@ def _check_sizes(recipe: Recipe, schema: Schema) -> None:
     dims = len(schema.grid)
     for name, part in (("image", recipe.image), ("mask", recipe.mask)):
         for field, size in () if part is None else (("training.patch", part.training.patch), ("window", part.window)):
-            if size is not None and len(size) != dims:
+            cut = field == "training.patch" and size is not None and len(size) > dims  # the default is of 3D
+            if size is not None and len(size) != dims and not cut:
                 raise ConfigError(f"{name}.{field} is {list(size)}, the data is {dims}D; give {dims} numbers")
 
 

@@ -159,6 +159,7 @@ def _settings(model: PartModel, training: FlowTraining) -> dict[str, object]:
     """Return what decides the weights beside the loop's own config; a run goes on only with equal ones."""
     encoder = model.part.conditioning.text_sha256
     settings: dict[str, object] = {name: value for name, value in asdict(training).items() if name != "fit"}
+    settings["window"] = model.part.window  # hold-out volumes are scored through it
     return {**settings, "text_sha256": encoder} if encoder else settings
 
 

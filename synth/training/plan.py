@@ -138,7 +138,7 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
             time_width=192,
         ),
         conditioning=ConditioningConfig(mask_width=96, width=128, drop_each=0.15, drop_attributes=0.15),
-        window=patch if windowed else None,
+        window=tuple(max(n, 2) for n in patch) if windowed else None,
         codec_training=CodecTraining(fit=FitConfig(precision="bf16", ema=0.995, warmup=50), crop=crop, batch=batch),
         training=FlowTraining(
             fit=FitConfig(precision="bf16", ema=0.999, patience=3),

@@ -84,15 +84,12 @@ def team_of_launch(*, cpu: bool = True) -> tuple[Team, torch.device]:
 
     Errors: ConfigError where a machine has more processes than GPUs.
     """
-    try:
-        found = accelerator(cpu=cpu)
-    except RuntimeError as error:
-        if cpu or "invalid device ordinal" not in str(error):
-            raise
+    found = accelerator(cpu=cpu)
+    if not cpu and found.local_process_index >= torch.cuda.device_count():  # accelerate would share GPUs, NCCL cannot
         raise ConfigError(
             f"there are more processes on this machine than its {torch.cuda.device_count()} GPUs; start one for each, "
             "or give --device cpu"
-        ) from error
+        )
     return Team(rank=found.process_index, size=found.num_processes, cpu=cpu), found.device
 
 

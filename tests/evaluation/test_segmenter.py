@@ -1,12 +1,21 @@
 """The judge's segmenter: learns phantoms, recognises a class, repeats for a seed, travels as a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from evaluation.segmenter import Example, Segmenter, SegmenterConfig, load_judge, save_judge, train_segmenter
+from evaluation.segmenter import (
+    Example,
+    Segmenter,
+    SegmenterConfig,
+    load_judge,
+    save_judge,
+    score_by_label,
+    train_segmenter,
+)
 from synth.errors import CheckpointError
 from tests.conftest import phantom
 
@@ -57,3 +66,9 @@ def test_a_judge_folder_gives_the_segmenter_back_and_a_damaged_one_is_refused(
 def test_any_grid_in_2d(grid: tuple[int, ...]) -> None:
     model = Segmenter(SegmenterConfig(channels=2, labels=("a",), spatial_dims=2, width=8)).eval()
     assert model.label(np.zeros((2, *grid)))[0].shape == grid
+
+
+def test_examples_without_a_class_train_the_labels_and_no_class() -> None:
+    some = [replace(example, name="" if index % 4 == 0 else example.name) for index, example in enumerate(examples(12))]
+    model = train_segmenter(CONFIG, some, steps=4, seed=3)
+    assert score_by_label(model, some)[1] >= 0.9, "who has no class is not asked for it"

@@ -1,5 +1,6 @@
 """Laws of a run's folder: it goes on with what it was begun with, and says what is other."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -52,17 +53,29 @@ def test_how_a_model_is_sampled_may_change(prepared: Prepared, tmp_path: Path) -
     )
 
 
-def test_a_part_may_join_and_an_older_run_goes_on(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_part_may_join_and_none_may_leave(prepared: Prepared, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     begin(path, prepared, "mask=null")
     begin(path, prepared)
     with pytest.raises(ConfigError, match=r"mask\.process\.prediction"):
         begin(path, prepared, "mask.process.prediction=clean")
+    with pytest.raises(ConfigError, match="was begun with a part 'mask', the config has none"):
+        begin(path, prepared, "mask=null")
+
+
+def test_a_run_that_does_not_say_its_recipe_goes_on(prepared: Prepared, tmp_path: Path) -> None:
+    """As runs were begun before recipes stood in data.json, and before schemas said that 2D data were turned."""
+    path = tmp_path / "data.json"
+    prepared = replace(prepared, schema=replace(prepared.schema, directed=False))
+    begin(path, prepared)
     told = json.loads(path.read_text())
+    schema = config.plain(prepared.schema)
+    assert schema.pop("directed") is False
+    seen = Seen.of(prepared, seed=0).dump()
+    assert told["data"] == hashlib.sha256(seen + config.dump(schema).encode()).hexdigest()
     path.write_text(json.dumps({name: told[name] for name in ("fold", "data")}))
-    begin(path, prepared, "image.process.prediction=velocity")
-    with pytest.raises(ConfigError, match=r"image\.process\.prediction"):
-        begin(path, prepared)
+    for override in ("image.process.prediction=velocity", "image.process.prediction=clean"):
+        begin(path, prepared, override)
 
 
 def test_mended_texts_are_other_data(prepared: Prepared, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What does not fit the data is told before anything is trained."""
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from tests.conftest import tiny_recipe
     ("override", "words"),
     [
         ("image.training.patch=[4, 4]", r"image.training.patch is \[4, 4\], the data is 3D; give 3 numbers"),
-        ("mask.training.patch=[4, 4, 4, 4]", r"mask.training.patch is \[4, 4, 4, 4\], the data is 3D"),
+        ("mask.window=[4, 4, 4, 4]", r"mask.window is \[4, 4, 4, 4\], the data is 3D"),
         ("mask.window=[4, 4]", r"mask.window is \[4, 4\], the data is 3D"),
         ("image.codec={kind: onehot, labels: 1, inner: {kind: identity}}", "image.codec is onehot, which is for masks"),
         ("mask.codec={kind: identity, in_channels: 3}", "mask.codec is identity, masks are label maps; give onehot"),
@@ -30,6 +32,12 @@ def test_what_does_not_fit_is_refused(prepared: Prepared, override: str, words: 
         complete(recipe, prepared)
 
 
+def test_a_patch_of_more_axes_is_cut_as_the_default_is_in_2d(prepared: Prepared) -> None:
+    flat = replace(prepared, schema=replace(prepared.schema, grid=(16, 16), spacing_mm=(1.0, 1.0)))
+    recipe = config.load(Recipe, re.sub(r"patch: \[[^\]]*\], ", "", tiny_recipe(2)))
+    assert len(complete(recipe, flat).image.training.patch) == 3
+
+
 def test_sizes_are_checked_where_a_model_is_tuned_too(prepared: Prepared, model: Path) -> None:
     import synth
 
@@ -40,12 +48,22 @@ def test_sizes_are_checked_where_a_model_is_tuned_too(prepared: Prepared, model:
 
 
 @pytest.mark.parametrize("said", ["?!", "{patient}"])
-def test_texts_without_a_shared_word_are_refused(prepared: Prepared, said: str) -> None:
+def test_texts_without_a_shared_word_are_none(
+    prepared: Prepared, tmp_path: Path, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases = tuple(replace(case, text=said.format(patient=case.patient)) for case in prepared.cases)
     silent = replace(prepared, cases=cases)
     recipe = config.load(Recipe, tiny_recipe(3))
-    with pytest.raises(ConfigError, match="no word of the training texts is said of two patients"):
-        complete(recipe, silent)
+    assert complete(recipe, silent).image.conditioning.vocabulary == ()
+    told: list[str] = []
+    begun = Experiment(recipe, silent, tmp_path, lambda _: lambda *_: None, told.append)
+    monkeypatch.setattr(Experiment, "_codec", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        begun.run()
+    assert told == ["no word of the texts is said of two patients: the model reads no texts"]
+    encoded = config.load(Recipe, tiny_recipe(3), overrides=[f"image.conditioning.text_encoder={tmp_path}"])
+    with pytest.raises(ConfigError, match="no texts in which two patients share a word"):
+        complete(encoded, silent)
     greek = replace(prepared, cases=tuple(replace(case, text="μία βλάβη") for case in prepared.cases))
     assert set(complete(recipe, greek).image.conditioning.vocabulary) == {"μία", "βλάβη"}
 
