@@ -65,6 +65,7 @@ def test_every_process_steps_on_the_device(process: GaussianProcess, sampler: Sa
         assert process.objective(noisy, clean, noise, times).device == META
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 @pytest.mark.parametrize(
     "changes", [(), ("image.training.coupling.kind=minibatch_ot",), ("image.codec_training.adversarial=0.1",)]
 )
