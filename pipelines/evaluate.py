@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.judge import Bench, Judged
+    from evaluation.evidence import Bench, Judged
     from evaluation.report import Report
     from synth.data.prepared import Prepared, PreparedCase
     from synth.data.seen import Seen
@@ -35,6 +35,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Judge and write."""
+        from evaluation.evidence import Evidence
         from evaluation.judge import judge
         from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
@@ -60,15 +61,17 @@ class Evaluate:
         train = prepared.split("train")
         total = 2 * len(made) + len(train) + len(held)
         with progress("judging", total) as bar:
-            report = judge(
+            evidence = Evidence(
                 made,
-                real=list(real_set(prepared, held)),
-                training=list(real_set(prepared, train)),
-                population=prepared.schema.population,
+                list(real_set(prepared, train)),
+                list(real_set(prepared, held)),
+                prepared.schema.population,
+                labels=tuple(label.name for label in prepared.schema.labels),
+                spacing_mm=prepared.schema.spacing_mm,
                 bench=bench,
                 seed=self.seed,
-                progress=lambda _: bar.advance(),
             )
+            report = judge(evidence, progress=lambda _: bar.advance())
         _say_whose(report, prepared, seen)
         report.judged = digests(self.synthetic)
         report.write(self.out)
@@ -83,7 +86,7 @@ class Evaluate:
 
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
-        from evaluation.judge import Bench
+        from evaluation.evidence import Bench
         from evaluation.segmenter import save_judge
         from pipelines.judges import bench_of, train_bench
         from pipelines.progress import progress
@@ -155,16 +158,23 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None") -> N
 
 def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":
     """Yield prepared cases as the judge takes them."""
-    from evaluation.judge import Judged
+    from evaluation.evidence import Judged
 
     for case in cases:
-        yield Judged(case.case, prepared.image(case), prepared.mask(case))
+        yield Judged(
+            case.case,
+            prepared.image(case),
+            prepared.mask(case),
+            patient=case.patient,
+            attributes=case.attributes,
+            text=case.text,
+        )
 
 
 def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  # noqa: ANN001 - Schema
     """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
 
-    from evaluation.judge import Judged
+    from evaluation.evidence import Judged
     from synth.data.preparation import working_pair
     from synth.data.reading import read_image, read_mask
     from synth.errors import DataError
@@ -173,7 +183,7 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
 
     dataset = read_dataset(folder)
     rows = manifest_rows(folder)
-    asked = {row["case"]: str(row["condition"]["attributes"].get(attribute, "")) for row in rows}
+    told = {row["case"]: row for row in rows}
     names = [label.name for label in schema.labels]
     strange = {label.value: label.name for label in dataset.labels if label.name not in names}
     out = []
@@ -199,7 +209,19 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
                 f"({', '.join(names)}); judge like with like"
             )
         image, labels, _ = working_pair(native, mask, schema)
-        out.append(Judged(case.id, image, labels, asked.get(case.id, "")))
+        row = told.get(case.id, {"condition": {"attributes": {}}})
+        condition = row["condition"]
+        out.append(
+            Judged(
+                case.id,
+                image,
+                labels,
+                str(condition["attributes"].get(attribute, "")),
+                attributes=condition["attributes"],
+                text=condition.get("text"),
+                mask_origin=row.get("mask_origin"),
+            )
+        )
     return out
 
 

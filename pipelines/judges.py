@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluation.judge import Bench
+    from evaluation.evidence import Bench
     from evaluation.segmenter import Segmenter
     from synth.data.prepared import Prepared
     from synth.data.schema import Schema
@@ -19,7 +19,7 @@ def find_bench(judge: str | None, schema: "Schema") -> "Bench":
 
     Errors: CheckpointError for a damaged folder, ConfigError where the named one does not fit.
     """
-    from evaluation.judge import Bench
+    from evaluation.evidence import Bench
     from evaluation.segmenter import load_judge
     from synth.errors import ConfigError
 
@@ -44,7 +44,7 @@ def find_bench(judge: str | None, schema: "Schema") -> "Bench":
 
 def bench_of(model: "Segmenter", facts: dict[str, object]) -> "Bench":
     """Return the bench of a segmenter and the facts it was saved with."""
-    from evaluation.judge import Bench
+    from evaluation.evidence import Bench
 
     scores = facts["held_out_dice"]
     assert isinstance(scores, dict)

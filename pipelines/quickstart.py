@@ -19,6 +19,7 @@ class Quickstart:
 
     def run(self) -> int:
         """Generate, then judge."""
+        from evaluation.evidence import Evidence
         from evaluation.judge import judge
         from pipelines.evaluate import digests, synthetic_set
         from pipelines.generate import Generate
@@ -34,15 +35,8 @@ class Quickstart:
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))
         bench = find_bench(None, schema)
         with progress("judging", 2 * len(made)) as bar:
-            report = judge(
-                made,
-                real=[],
-                training=[],
-                population=schema.population,
-                bench=bench,
-                seed=self.seed,
-                progress=lambda _: bar.advance(),
-            )
+            evidence = Evidence(made, [], [], schema.population, bench=bench, seed=self.seed)
+            report = judge(evidence, progress=lambda _: bar.advance())
         report.judged = digests(dataset)
         report.write(report_folder)
         for name, verdict in sorted(report.verdicts.items()):

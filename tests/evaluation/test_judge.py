@@ -8,8 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from evaluation.evidence import Bench, Evidence, Judged
 from evaluation.features import features
-from evaluation.judge import Bench, Judged, judge
+from evaluation.judge import judge
 from evaluation.report import Report
 from synth.errors import DataError
 from tests.conftest import phantom
@@ -37,8 +38,8 @@ def bench() -> Bench:
 
 
 def judged(made: list[Judged], **changes: Any) -> Report:
-    settings: dict[str, Any] = {"real": items(20, 6), "training": items(40, 6), "population": "phantoms"}
-    return judge(made, **{**settings, "bench": bench(), **changes})
+    settings: dict[str, Any] = {"holdout": items(20, 6), "training": items(40, 6), "population": "phantoms"}
+    return judge(Evidence(made, **{**settings, "bench": bench(), **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_bytes_repeat_and_the_shared_page_holds_no_reference_volume(report: Repo
 
 
 def test_without_a_segmenter_or_references_the_report_says_what_is_missing() -> None:
-    report = judged(items(0, 1), bench=Bench(why_not="none fits"), real=[], training=[])
+    report = judged(items(0, 1), bench=Bench(why_not="none fits"), holdout=[], training=[])
     assert report.not_computed["alignment.agreement"] == "none fits"
     assert {"privacy.nearest", "privacy.copy_test", "diversity.ms_ssim", "fidelity.ssim"} <= set(report.not_computed)
     assert not report.metrics
@@ -101,7 +102,7 @@ def test_without_a_segmenter_or_references_the_report_says_what_is_missing() -> 
 def test_copies_are_flagged() -> None:
     training = items(100, 20, (12, 12))
     made = [*items(0, 18, (12, 12)), *[Judged(f"copy{i}", t.image, t.mask) for i, t in enumerate(training[:2])]]
-    report = judged(made, real=items(200, 150, (12, 12)), training=training, bench=Bench())
+    report = judged(made, holdout=items(200, 150, (12, 12)), training=training, bench=Bench())
     assert {row["case"] for row in report.samples if row["flagged"]} >= {"copy0", "copy1"}
 
 

@@ -1,0 +1,26 @@
+"""The parts of a report. Each takes the evidence and writes its figures, verdicts or reasons into the report.
+
+A section knows functions and the evidence, never another section, a file or a model.
+"""
+
+from collections.abc import Callable, Mapping
+
+from evaluation.evidence import Evidence, Tell
+from evaluation.report import Report
+from evaluation.sections.alignment import alignment
+from evaluation.sections.diversity import diversity
+from evaluation.sections.fidelity import fidelity
+from evaluation.sections.pictures import pictures
+from evaluation.sections.privacy import privacy
+
+Section = Callable[[Evidence, Report, Tell], None]
+SECTIONS: Mapping[str, Section] = {
+    "alignment": alignment,
+    "fidelity": fidelity,
+    "diversity": diversity,
+    "privacy": privacy,
+    "pictures": pictures,
+}
+"""By name, in the order in which they run."""
+
+__all__ = ["SECTIONS", "Section"]
