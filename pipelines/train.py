@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -50,6 +50,8 @@ class Train:
     """With `auto`: the time to fill, such as 20m or 2h; otherwise what the data was prepared for."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one. Of several processes each takes its own."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the forward passes of every stage; the recipe's own otherwise. A stage alone: --set ...fit.precision=bf16."""
     dry_run: bool = False
     """Time 20 steps of every stage, say hours and memory, and write nothing."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -137,8 +139,9 @@ class Train:
                 if source is None:
                     raise ConfigError("`same` is the recipe of the model to start from; give --from MODEL")
                 same = at_grid(continued(source.recipe), prepared.schema)
-                return config.load(Recipe, config.dump(same), overrides=self.set), None
-            return config.load(Recipe, config_path(self.config), overrides=self.set), None
+                return config.load(Recipe, config.dump(same), overrides=self._overrides(same)), None
+            path = config_path(self.config)
+            return config.load(Recipe, path, overrides=self._overrides(config.load(Recipe, path))), None
         return self._planned(prepared, source, device)
 
     def _planned(
@@ -155,25 +158,34 @@ class Train:
 
         path, told = self.out / PLAN, self.out / ASKED
         if path.is_file() and not self.dry_run:
-            self._require_same_ask(told)
+            self._require_same_ask(told, config.load(Recipe, path))
             print(f"going on with {path}")
             return config.load(Recipe, path), None
         budget = self.budget or budget_of(prepared)
         first = planned(prepared) if source is None else redesign(source.recipe, prepared.schema)
-        recipe = config.load(Recipe, config.dump(first), overrides=self.set)
+        overrides = self._overrides(first)
+        recipe = config.load(Recipe, config.dump(first), overrides=overrides)
         recipe, estimate = schedule(
             recipe, _measured(recipe, prepared, source, device), budget_s=seconds(budget, "--budget")
         )
         if not self.dry_run:
             _tell(estimate, device)
             self.out.mkdir(parents=True, exist_ok=True)
-            asked = {"budget": self.budget, "set": list(self.set)}
+            asked = {"budget": self.budget, "set": list(overrides)}
             means = {"hours": estimate.hours, "peak_gb": estimate.peak_gb, "stages": asdict(estimate)["stages"]}
             write_bytes(told, (json.dumps({**asked, "estimate": means}, indent=1) + "\n").encode())
             write_bytes(path, config.dump(recipe).encode())
         return recipe, estimate
 
-    def _require_same_ask(self, told: Path) -> None:
+    def _overrides(self, recipe: "Recipe") -> tuple[str, ...]:
+        """Return the dotted overrides of `recipe` that were asked for: --precision in every stage, then --set."""
+        if self.precision is None:
+            return self.set
+        parts = ("image",) if recipe.mask is None else ("image", "mask")
+        stages = [f"{part}.{stage}" for part in parts for stage in ("codec_training", "training")]
+        return (*(f"{stage}.fit.precision={self.precision}" for stage in stages), *self.set)
+
+    def _require_same_ask(self, told: Path, plan: "Recipe") -> None:
         """Refuse another budget or other settings than a run was planned with. Errors: ConfigError."""
         import json
 
@@ -185,7 +197,7 @@ class Train:
                 before = dict(json.loads(told.read_text(encoding="utf-8")))
             except (OSError, ValueError, TypeError) as error:
                 raise ConfigError(f"{told} is broken ({error}); give another --out") from error
-        for option, now in (("budget", self.budget), ("set", list(self.set))):
+        for option, now in (("budget", self.budget), ("set", list(self._overrides(plan)))):
             if now and now != before.get(option):
                 raise ConfigError(
                     f"{told.parent} was planned with --{option} {before.get(option) or 'left out'}, now it is {now}; "

@@ -110,6 +110,19 @@ def test_bad_budgets(
     assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_precision_is_that_of_every_stage_and_belongs_to_the_ask(data: Path, tmp_path: Path) -> None:
+    few = [f"{part}.{field}.fit.steps=2" for part in ("image", "mask") for field in ("codec_training", "training")]
+    sets = [item for name in (*few, "image.training.fit.precision=fp32") for item in ("--set", name)]
+    run = ("train", str(data / "plan.yaml"), "--data", str(data), "--out", str(tmp_path / "run"), *sets)
+    assert main([*run, "--precision", "bf16"]) == 0
+    recipe = synth.load(tmp_path / "run" / "model").model.recipe
+    assert recipe.mask is not None
+    stages = [recipe.image.codec_training, recipe.mask.codec_training, recipe.mask.training]
+    assert [stage.fit.precision for stage in stages] == ["bf16"] * 3
+    assert recipe.image.training.fit.precision == "fp32", "--set is the last word"
+    assert main([*run, "--precision", "fp16"]) == 2
+
+
 def test_a_recipe_has_no_budget(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "brain-tiny", "--data", str(data), "--out", str(tmp_path / "run"), "--budget", "1h"]) == 2
     assert "train auto" in capsys.readouterr().err
