@@ -33,6 +33,9 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
         report.metrics["condition.class"] = Figure(float(np.mean(right)), len(right), "higher", "recognised as asked")
     rows = _dice_rows(found, [item.mask for item in made], labels)
     own = np.array([bench.held_out_dice[name] for name in model.config.labels])
+    for row, scores in zip(report.samples, rows, strict=True):
+        if np.isfinite(scores).any():
+            row["agreement"] = round(float(np.nanmean(scores)), 6)
     ratio = _relative(rows, own)
     if ratio is None:
         report.not_computed["alignment.agreement"] = "no synthetic mask holds a label that the segmenter knows"

@@ -1,4 +1,6 @@
-"""What samples and the population look like, side by side."""
+"""What samples and the population look like: the best, the middling and the worst, and the nearest real volumes."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -7,27 +9,55 @@ from evaluation.pictures import mosaic, overlay
 from evaluation.report import Report
 
 _SHOWN = 8
+_NEAREST = 6
 
 
 def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
-    """Add mosaics of samples and of the population."""
+    """Add mosaics of samples and of the population; runs last, since it orders samples by what was measured."""
     made, held = evidence.synthetic, evidence.holdout
-
-    def row(item: Judged) -> np.ndarray:
-        return overlay(item.image[0], item.mask, low=0.0, high=1.05)
-
-    def bare(item: Judged) -> np.ndarray:
-        return overlay(item.image[0], None, low=0.0, high=1.05)
-
-    shown = made[:_SHOWN]
-    rows = [part for item in shown for part in (bare(item), row(item))]
-    report.pictures.append((f"{len(shown)} synthetic volumes, without and with mask contours", mosaic(rows), False))
+    shown, order = _chosen(evidence, report)
+    caption = f"{len(shown)} of {len(made)} synthetic volumes{order}, without and with mask contours"
+    report.pictures.append((caption, mosaic([part for item in shown for part in _both(item)]), False))
     if held:
-        rows = [part for item in held[: len(shown)] for part in (bare(item), row(item))]
-        report.pictures.append(
-            (
-                f"{min(len(held), len(shown))} volumes of the population ({report.population}), the same way",
-                mosaic(rows),
-                True,
-            )
-        )
+        some = held[: len(shown)]
+        caption = f"{len(some)} volumes of the population ({report.population}), the same way"
+        report.pictures.append((caption, mosaic([part for item in some for part in _both(item)]), True))
+    if evidence.training:
+        report.pictures.append(_nearest(evidence, report, tell))
+
+
+def _chosen(evidence: Evidence, report: Report) -> tuple[list[Judged], str]:
+    """Return the samples shown: spread from the best to the worst agreement where that was measured."""
+    made = evidence.synthetic
+    count = min(_SHOWN, len(made))
+    scores = [row.get("agreement") for row in report.samples]
+    if not all(isinstance(score, float) for score in scores):
+        return list(made[:count]), ""
+    ranked = np.argsort([-float(str(score)) for score in scores], kind="stable")
+    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return [made[int(ranked[place])] for place in places], " from the best agreement with its mask to the worst"
+
+
+def _nearest(evidence: Evidence, report: Report, tell: Tell) -> tuple[str, bytes, bool]:
+    """Return the samples nearest to training, each beside the training volume that it is nearest to."""
+    rows = evidence.features(tell)
+    scale = rows.training.std(axis=0) + 1e-6
+    made, train = rows.synthetic / scale, rows.training / scale
+    apart = [((train - row) ** 2).sum(axis=1) for row in made]
+    flagged = {str(row["case"]) for row in report.samples if row["flagged"]}
+    first = sorted(
+        range(len(made)), key=lambda i: (evidence.synthetic[i].case not in flagged, float(apart[i].min()), i)
+    )[:_NEAREST]
+    tiles: list[np.ndarray] = []
+    for index in first:
+        tiles += [_bare(evidence.synthetic[index]), _bare(evidence.training[int(apart[index].argmin())])]
+    said = f"the {len(first)} samples nearest to training (flagged ones first), each beside its nearest training volume"
+    return said, mosaic(tiles), True
+
+
+def _both(item: Judged) -> Sequence[np.ndarray]:
+    return _bare(item), overlay(item.image[0], item.mask, low=0.0, high=1.05)
+
+
+def _bare(item: Judged) -> np.ndarray:
+    return overlay(item.image[0], None, low=0.0, high=1.05)

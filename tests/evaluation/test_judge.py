@@ -86,7 +86,7 @@ def test_bytes_repeat_and_the_shared_page_holds_no_reference_volume(report: Repo
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     shared, inside = ((tmp_path / "one" / name / "index.html").read_text() for name in ("share", "internal"))
     assert shared.count("<img") == 1
-    assert inside.count("<img") == 2
+    assert inside.count("<img") == 3
     assert "http" not in shared
     assert not list((tmp_path / "one").rglob("*.part"))
     assert json.loads((tmp_path / "one" / "report.json").read_text())["schema"] == 1

@@ -1,0 +1,37 @@
+"""What the names in a report mean, in the words that readers search for. Knows no numbers."""
+
+FAMILIES = {
+    "alignment": ("Mask and image agree", "Does each image show what its mask says, where it says it?"),
+    "fidelity": ("Fidelity", "Are synthetic volumes distributed as real ones are (FID, KID, SSIM)?"),
+    "diversity": ("Diversity", "Do synthetic volumes differ among themselves as real ones do?"),
+    "condition": ("Obedience", "Is what was asked for (class, text, size) what came?"),
+    "calibration": ("Calibration", "Is a segmenter as sure of itself on synthetic volumes as it is on real ones?"),
+    "artefact": ("Artefacts", "Do patches of the samples look like patches of real volumes?"),
+    "utility": ("Utility", "Does training with the synthetic set help a model on real patients?"),
+    "privacy": ("Privacy and memorisation", "Are samples copies of training patients, or do they give them away?"),
+}
+"""Family of figures: heading and question, in the order of the page."""
+
+MEANINGS = {
+    "alignment.agreement": "how well a segmenter finds the given masks in the synthetic images, against its own score",
+    "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its held-out Dice",
+    "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
+    "condition.class": "share of samples whose asked class a classifier recognises",
+    "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
+    "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",
+    "fidelity.ssim": "SSIM to a random volume of the population",
+    "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
+    "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",
+    "privacy.nearest": "median feature distance to the nearest training volume; the floor is that of hold-out volumes",
+}
+"""Figure, or how its name begins: what it says."""
+
+
+def meaning(name: str) -> str:
+    """Return what a figure says; empty where nothing is written about it.
+
+    >>> meaning("alignment.dice.lesion")
+    'Dice of that segmenter on the synthetic images; the floor is its held-out Dice'
+    """
+    fits = [start for start in MEANINGS if name.startswith(start)]
+    return MEANINGS[max(fits, key=len)] if fits else ""
