@@ -15,7 +15,7 @@ def report() -> Report:
     made.metrics["privacy.copy_test"] = Figure(0.1, 10, "lower", "share", (0.0, 0.3), 0.0)
     made.verdicts = {"a": Verdict(True, "good"), "b": Verdict(False, "bad"), "c": Verdict(None, "too few")}
     made.not_computed["fidelity.frechet"] = "3 < 50"
-    made.samples = [{"case": "s0", "flagged": False}, {"case": "s1", "flagged": True}]
+    made.samples = [{"case": "syn_zero", "flagged": False}, {"case": "syn_one", "flagged": True}]
     made.subgroups = [{"attribute": "contrast", "level": "T1", "value": 0.5, "interval": [0.4, 0.6]}]
     return made
 
@@ -25,7 +25,7 @@ def test_failures_come_first_and_text_is_escaped() -> None:
     marks = re.findall(r"<b>(FAIL|UNDECIDABLE|PASS)</b>", text)
     assert marks == ["FAIL", "UNDECIDABLE", "PASS"]
     assert "phantoms &lt;b&gt;" in text and "3 &lt; 50" in text
-    assert "1 of 2 are flagged" in text and "s1" in text and "s0" not in text
+    assert "1 of 2 are flagged" in text and "syn_one" in text and "syn_zero" not in text
     assert "0.4 to 0.6" in text
     assert "http" not in text and "<script" not in text
 
