@@ -50,10 +50,12 @@ _SLOWER = 0.3
 """Of the rate a model was trained with, the share it is fine-tuned with: its start is no random one to be left fast."""
 _LEAST_STEPS = 40
 _VALIDATIONS = 8
-_MASK_TIMES = RectifiedFlow(prediction="clean", location=0.5, scale=1.3)
-"""How much of a rare label there is is decided on noisy times."""
+_TIMES = RectifiedFlow(prediction="clean", location=0.6, scale=1.4)
+"""Latents of a smooth image tell its outline, and how much of a rare label there is, through much noise."""
 _STEP_LATENTS = 10_240
-"""Latent voxels of a training step, in patches or whole volumes."""
+"""Latent voxels of a training step in patches, and of the largest volume of which no patches are trained."""
+_WHOLE_LATENTS = 3_000
+"""Latent voxels of a step of whole volumes: in equal time, many small steps come further than few large ones."""
 _LARGEST_WHOLE = 8 * _STEP_LATENTS
 """Latent voxels of the largest volume that is trained and sampled whole; larger ones are in patches and windows."""
 _CHECKPOINT_S = 120.0
@@ -123,13 +125,13 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
     while math.prod(patch) > _STEP_LATENTS:
         patch = tuple(-(-n // 2) if axis == patch.index(max(patch)) else n for axis, n in enumerate(patch))
     whole = math.prod(latent)
-    windowed = whole > _LARGEST_WHOLE
+    windowed, small = whole > _LARGEST_WHOLE, whole <= _STEP_LATENTS
     at_once = math.prod(patch) if windowed else whole
     deep = at_once // 2 ** len(latent) > 4096  # attention over every position of the second level would dominate
     widths = ((72, 96) if narrow else (96, 112)) + ((112,) if deep else ())
     return Part(
         codec=codec,
-        process=_MASK_TIMES if narrow else RectifiedFlow(prediction="clean"),
+        process=_TIMES,
         backbone=UNetConfig(
             widths=widths,
             blocks=(2,) * len(widths),
@@ -144,8 +146,8 @@ def _part(codec: AutoencoderConfig | OneHotConfig, latent: tuple[int, ...], *, n
             fit=FitConfig(precision="bf16", ema=0.999, patience=3),
             patch=patch,
             patch_batch=max(_STEP_LATENTS // math.prod(patch), 1),
-            whole_batch=max(min(_STEP_LATENTS // whole, 16), 1),
-            whole_share=0.0 if windowed else 0.5 if narrow else 0.3,
+            whole_batch=max(min(_WHOLE_LATENTS // whole, 16), 1),
+            whole_share=0.0 if windowed else 1.0 if small else 0.5 if narrow else 0.3,
             channel_power=1.5 if narrow else 1.0,  # rare labels then weigh as they would at unit variance
             pooled=0.002 if narrow else 0.0,
         ),

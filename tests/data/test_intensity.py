@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synth.data.intensity import Percentiles, Window, apart, to_dtype
+from synth.data.intensity import WIDEST_HU, Percentiles, Window, apart, learned_map, to_dtype
 from synth.errors import ConfigError
 
 
@@ -14,6 +14,29 @@ def test_window_is_exact_inside_and_clips_metal() -> None:
     assert mapped.dtype == np.float32 and mapped.min() == 0.0 and mapped.max() == 1.0
     back = to_dtype(window.invert(mapped), "int16")
     assert back.tolist() == [-1024, -1000, 0, 40, 1000, 1000, -1024]
+
+
+def test_soft_tissue_has_half_of_the_span_and_comes_back() -> None:
+    window = Window(low=-1024.0, high=900.0, tissue=(-160.0, 240.0))
+    hounsfield = np.arange(-1024, 901, dtype=np.int16)
+    mapped = window.apply(hounsfield)
+    assert np.all(np.diff(mapped) > 0) and mapped[0] == 0.0 and mapped[-1] == 1.0
+    liver, muscle = window.apply(np.array([110, 50]))
+    assert liver - muscle == pytest.approx(0.075)
+    np.testing.assert_allclose(window.invert(mapped), hounsfield, atol=1e-3)
+    assert window.apply(np.array([3000, -3000])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("tissue", [(-2000.0, 240.0), (-160.0, 900.0), (240.0, -160.0)])
+def test_tissue_lies_inside_the_window(tissue: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="does not lie between"):
+        Window(low=-1024.0, high=900.0, tissue=tissue)
+
+
+def test_a_ct_window_is_learned_with_its_tissue() -> None:
+    found = learned_map(WIDEST_HU, [], [400.0, 700.0, None])
+    assert isinstance(found, Window) and found.tissue == (-160.0, 240.0) and found.high > 800.0
+    assert learned_map(WIDEST_HU, [], [-100.0]) == Window(low=-1024.0, high=300.0, tissue=(-160.0, 240.0))
 
 
 def test_window_needs_a_width() -> None:

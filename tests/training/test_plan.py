@@ -114,6 +114,13 @@ def test_a_volume_too_large_to_train_whole_is_planned_in_patches_and_windows() -
     assert math.prod(patches.training.patch) <= 10_240 and patches.training.patch[2] == 10
 
 
+def test_a_small_volume_is_trained_whole_from_the_start() -> None:
+    small, middling = (design(schema(grid)).image.training for grid in ((72, 72, 36), (128, 128, 96)))
+    assert (small.whole_share, small.whole_batch) == (1.0, 1)
+    assert 0.0 < middling.whole_share < 1.0
+    assert design(schema((64, 48))).image.training.whole_batch == 15
+
+
 @pytest.mark.parametrize(("grid", "precision"), [((100, 100, 8), "fp32"), ((100, 100, 12), "bf16")])
 def test_codecs_of_thin_stacks_are_trained_in_float32(grid: tuple[int, ...], precision: str) -> None:
     """Two latent voxels along an axis are fewer than a kernel has."""
