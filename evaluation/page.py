@@ -191,7 +191,8 @@ small{color:var(--soft);font-weight:400}code{font-size:.92em;overflow-wrap:anywh
 img{max-width:100%;background:#000;border-radius:.3rem}figure{margin:1rem 0}figcaption{color:var(--soft);font-size:.9em}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}svg{width:100%}
 svg .g{stroke:var(--line)}svg .t{fill:var(--ink);font-size:12px}svg .a{fill:var(--soft);font-size:12px}
-svg .i{stroke:var(--s0);stroke-width:2.5}svg .d{fill:var(--s0)}svg .floor{stroke:var(--s1);stroke-width:2;stroke-dasharray:4 3}
+svg .i{stroke:var(--s0);stroke-width:2.5}svg .d{fill:var(--s0)}
+svg .floor{stroke:var(--s1);stroke-width:2;stroke-dasharray:4 3}
 svg .f{fill-opacity:.25}svg .l{fill:none;stroke-width:2}
 @media(max-width:560px){.cards li{flex-direction:column;gap:.1rem}.cards b{flex-basis:auto}}
 @media print{nav{display:none}section{break-inside:avoid}}
