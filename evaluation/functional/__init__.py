@@ -6,22 +6,36 @@ from evaluation.functional.paired import ms_ssim, ms_ssim_scales, psnr, ssim
 from evaluation.functional.privacy import CopyTest, benjamini_hochberg, copy_test
 from evaluation.functional.segmentation import dice, hd95, surface_dice
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
+from evaluation.functional.statistics import (
+    clopper_pearson,
+    cluster_bootstrap,
+    grouped_jackknife,
+    holm,
+    paired_permutation,
+    wilson,
+)
 
 __all__ = [
     "CopyTest",
     "benjamini_hochberg",
+    "clopper_pearson",
+    "cluster_bootstrap",
     "copy_test",
     "dice",
     "expected_calibration_error",
     "frechet_distance",
+    "grouped_jackknife",
     "hd95",
+    "holm",
     "kernel_distance",
     "ms_ssim",
     "ms_ssim_scales",
     "nearest_neighbours",
+    "paired_permutation",
     "psnr",
     "radial_power_spectrum",
     "ssim",
     "surface_dice",
     "texture_deviation",
+    "wilson",
 ]
