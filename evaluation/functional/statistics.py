@@ -82,7 +82,7 @@ def cluster_bootstrap(
     True
     """
     rows = array(values)
-    codes = _codes(rows, clusters)
+    codes = codes_of(rows, clusters)
     count = int(codes.max()) + 1
     if count < 2:
         raise ValueError("an interval over clusters needs at least 2 of them; one patient says nothing of others")
@@ -136,7 +136,7 @@ def grouped_jackknife(
     parts: list[float] = []
     bias, freedoms = 0.0, []
     for index, (sample, own) in enumerate(zip(samples, clusters, strict=True)):
-        codes = deal(_codes(sample, own), groups, seed, index)
+        codes = deal(codes_of(sample, own), groups, seed, index)
         count = int(codes.max()) + 1
         if count < 2:
             raise ValueError(f"sample {index} holds one cluster; an interval needs at least 2 in each")
@@ -173,7 +173,7 @@ def paired_permutation(
     rows = array(differences)
     if rows.ndim != 1:
         raise ValueError(f"differences are (n,), got {rows.shape}")
-    codes = _codes(rows, clusters)
+    codes = codes_of(rows, clusters)
     sums = np.bincount(codes, rows)
     if alternative == "less":
         sums = -sums
@@ -208,19 +208,11 @@ def holm(p_values: Any) -> np.ndarray:
     return out
 
 
-def deal(codes: np.ndarray, groups: int, seed: int, index: int = 0) -> np.ndarray:
-    """Return for each row the group (0..) that its cluster was dealt into: at most `groups`, as even as can be."""
-    count = int(codes.max()) + 1
-    if count <= groups:
-        return codes
-    order = numpy_rng(seed, "groups", index).permutation(count)
-    group = np.empty(count, dtype=np.int64)
-    group[order] = np.arange(count) % groups
-    return group[codes]
+def codes_of(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.ndarray:
+    """Return the cluster of each row as whole numbers 0..k-1 in order of first appearance; None: each row its own.
 
-
-def _codes(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.ndarray:
-    """Return clusters as whole numbers 0..k-1 in order of first appearance."""
+    Errors: ValueError for no rows, NaN or infinity, or clusters that are not one per row.
+    """
     if rows.ndim < 1 or not len(rows):
         raise ValueError("there are no rows")
     if not np.isfinite(rows).all():
@@ -232,6 +224,17 @@ def _codes(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.
         raise ValueError(f"{len(names)} cluster names for {len(rows)} rows; give one per row")
     known: dict[Any, int] = {}
     return np.array([known.setdefault(name, len(known)) for name in names])
+
+
+def deal(codes: np.ndarray, groups: int, seed: int, index: int = 0) -> np.ndarray:
+    """Return for each row the group (0..) that its cluster was dealt into: at most `groups`, as even as can be."""
+    count = int(codes.max()) + 1
+    if count <= groups:
+        return codes
+    order = numpy_rng(seed, "groups", index).permutation(count)
+    group = np.empty(count, dtype=np.int64)
+    group[order] = np.arange(count) % groups
+    return group[codes]
 
 
 def _members(codes: np.ndarray) -> list[np.ndarray]:
