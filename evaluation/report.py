@@ -12,7 +12,10 @@ from evaluation.pictures import data_uri
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value: on how many samples, which way is better, in what unit, beside which floor."""
+    """One measured value: on how many samples, which way is better, in what unit, beside which floor.
+
+    p_value   of the null hypothesis that `unit` names, where a test was made
+    """
 
     value: float
     n: int
@@ -20,6 +23,7 @@ class Figure:
     unit: str = ""
     interval: tuple[float, float] | None = None
     floor: float | None = None
+    p_value: float | None = None
 
     def plain(self) -> dict[str, object]:
         """Return the JSON form, rounded to 6 significant digits."""
@@ -30,7 +34,11 @@ class Figure:
             "better": self.better,
             "unit": self.unit,
         }
-        return row if self.floor is None else {**row, "floor": _round(self.floor)}
+        if self.floor is not None:
+            row["floor"] = _round(self.floor)
+        if self.p_value is not None:
+            row["p_value"] = _round(self.p_value)
+        return row
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,14 @@ _MEANING = {
     "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
     "condition.class": "share of samples whose asked class a classifier recognises",
     "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
+    "diversity.vendi": "Vendi score, the effective number of different samples, relative to real volumes'; 1 is equal",
+    "fidelity.coverage": "share of real neighbourhoods that samples fill (Clipped Coverage); the floor is two halves",
+    "fidelity.density": "how densely real volumes surround samples (Clipped Density); the floor is two halves",
     "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",
+    "fidelity.kernel": "kernel distance (KID, MMD) of those features, with a test of equal distributions",
+    "fidelity.precision": "share of samples that lie among real volumes; the floor is two halves",
+    "fidelity.recall": "share of real volumes that lie among samples; the floor is two halves",
+    "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features; the floor is two halves",
     "fidelity.ssim": "SSIM to a random volume of the population",
     "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
     "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",

@@ -57,9 +57,10 @@ def frechet_distance(
     >>> bool(abs(frechet_distance(x, x)) < 1e-9)
     True
     """
-    if debias:
-        return frechet_interval(x, y, clusters_x=clusters_x, clusters_y=clusters_y).value
-    return _plain(*pair(x, y))
+    first, second = pair(x, y)
+    if not debias:
+        return _plain(first, second)
+    return _Thinned(first, second, (clusters_x, clusters_y)).value
 
 
 def frechet_interval(
@@ -89,32 +90,86 @@ def frechet_interval(
     Errors: ValueError for fewer than 4 clusters on a side, feature widths that differ, NaN.
     """
     first, second = pair(x, y)
-    codes = [codes_of(first, clusters_x), codes_of(second, clusters_y)]
-    counts = (int(codes[0].max()) + 1, int(codes[1].max()) + 1)
-    if min(counts) < 4:
-        raise ValueError(
-            f"extrapolation deletes groups of patients: it needs at least 4 a side, got {counts[0]} and {counts[1]}"
-        )
-    whole = _plain(first, second)
-    value, linear, freedoms, surplus = whole, [], [], 0.0
-    for index, (sample, other) in enumerate(((first, second), (second, first))):
-        dealt = deal(codes[index], groups, seed, index)
-        count = int(dealt.max()) + 1
-        single, double = _deleted(sample, other, dealt)
-        value -= (count - 1) * (float(single.mean()) - whole)
-        linear.append((count - 1) / count * float(((single - single.mean()) ** 2).sum()))
-        freedoms.append(count - 1)
-        mixed = [
-            count * whole - (count - 1) * (single + np.roll(single, -offset)) + (count - 2) * row
-            for offset, row in zip(_OFFSETS, double, strict=False)
-        ]
-        surplus += (((count - 2) / count) ** 2 / 2.0 * float(np.var(mixed, ddof=1))) ** 0.5
-    surplus = surplus**2
+    thinned = _Thinned(first, second, (clusters_x, clusters_y), groups=groups, seed=seed)
+    linear, freedoms = thinned.linear()
+    surplus = sum(thinned.quadratic(side) ** 0.5 for side in (0, 1)) ** 2
     variance = max(sum(linear) - 2.0 * surplus, 0.0) + surplus
     weight = sum(part**2 / free for part, free in zip(linear, freedoms, strict=True))
     freedom = sum(linear) ** 2 / weight if weight > 0 else float(min(freedoms))
     half = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * variance**0.5
-    return FrechetInterval(value, Interval(value - half, value + half), variance**0.5, whole, counts)
+    value = thinned.value
+    return FrechetInterval(value, Interval(value - half, value + half), variance**0.5, thinned.whole, thinned.clusters)
+
+
+class _Thinned:
+    """The plain distance of two sets, and of what is left of them without groups of their clusters."""
+
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, clusters: tuple[Clusters, Clusters], *, groups: int = 20, seed: int = 0
+    ) -> None:
+        codes = [codes_of(rows, own) for rows, own in zip((x, y), clusters, strict=True)]
+        self.clusters = (int(codes[0].max()) + 1, int(codes[1].max()) + 1)
+        if min(self.clusters) < 4 or groups < 4:
+            raise ValueError(
+                "extrapolation deletes groups of patients: it needs at least 4 groups and patients a side, got "
+                f"{groups} groups of {self.clusters[0]} and {self.clusters[1]} patients"
+            )
+        self.whole = _plain(x, y)
+        self.sides = [
+            _Side(rows, other, deal(own, groups, seed, index))
+            for index, (rows, other, own) in enumerate(zip((x, y), (y, x), codes, strict=True))
+        ]
+        self.single = [side.without(*((group,) for group in range(side.count))) for side in self.sides]
+
+    @property
+    def value(self) -> float:
+        """Quenouille's value, over both sides at once."""
+        return self.whole - sum((len(left) - 1) * (float(left.mean()) - self.whole) for left in self.single)
+
+    def linear(self) -> tuple[list[float], list[int]]:
+        """Return the jackknife variance of each side and its degrees of freedom."""
+        parts = [(len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()) for left in self.single]
+        return parts, [len(left) - 1 for left in self.single]
+
+    def quadratic(self, index: int) -> float:
+        """Return the variance that pairs of groups of one side add, from deleting two at a time."""
+        side, left = self.sides[index], self.single[index]
+        count, mixed = side.count, []
+        for offset in (o for o in _OFFSETS if 2 * o < count):
+            two = side.without(*((group, (group + offset) % count) for group in range(count)))
+            mixed.append(count * self.whole - (count - 1) * (left + np.roll(left, -offset)) + (count - 2) * two)
+        return ((count - 2) / count) ** 2 / 2.0 * float(np.var(mixed, ddof=1))
+
+
+class _Side:
+    """One set against the other: distances without some of its groups.
+
+    sum sqrt(eig(L S L^T)), with L of the other set, is the cross term; rows are turned by L once, and each deletion
+    then works on what is left of them. Good to 1e-7 of the spread, which a plain value does not rest on.
+    """
+
+    def __init__(self, rows: np.ndarray, other: np.ndarray, dealt: np.ndarray) -> None:
+        self.dealt, self.count = dealt, int(dealt.max()) + 1
+        factor = _factor(other)
+        self.gap = rows.mean(axis=0) - other.mean(axis=0)
+        self.centred = rows - rows.mean(axis=0)
+        self.turned = self.centred @ factor.T
+        self.rest = float((factor**2).sum())
+
+    def without(self, *groups: tuple[int, ...]) -> np.ndarray:
+        """Return the distance without each of these tuples of groups."""
+        return np.array([self._distance(~np.isin(self.dealt, some)) for some in groups])
+
+    def _distance(self, kept: np.ndarray) -> float:
+        rows, size = self.centred[kept], int(kept.sum())
+        mean = rows.mean(axis=0)
+        spread = (float((rows**2).sum()) - size * float(mean @ mean)) / (size - 1)
+        image = self.turned[kept]
+        image = image - image.mean(axis=0)
+        gram = image.T @ image if size > image.shape[1] else image @ image.T
+        cross = np.sqrt(np.clip(np.linalg.eigvalsh(gram / (size - 1)), 0.0, None)).sum()
+        gap = mean + self.gap
+        return float(gap @ gap) + spread + self.rest - 2.0 * float(cross)
 
 
 def _plain(x: np.ndarray, y: np.ndarray) -> float:
@@ -128,36 +183,3 @@ def _factor(x: np.ndarray) -> np.ndarray:
     """Return L with L^T L = cov(x), of no more rows than columns."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     return np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
-
-
-def _deleted(x: np.ndarray, y: np.ndarray, dealt: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the plain distance without each group of x, and without groups (j, j + o) for each offset o.
-
-    sum sqrt(eig(L S_x L^T)), with L of y, is the cross term; rows of x are turned by L once, and a deletion then only
-    takes its rows' share off a sum. Good to 1e-7 of the spread, which a plain value does not rest on.
-    """
-    count = int(dealt.max()) + 1
-    factor = _factor(y)
-    shift, middle = x.mean(axis=0), y.mean(axis=0)
-    centred = x - shift
-    turned = centred @ factor.T
-    rest = float((factor**2).sum())
-
-    def distance(groups: Sequence[int]) -> float:
-        kept = ~np.isin(dealt, groups)
-        rows, size = centred[kept], int(kept.sum())
-        mean = rows.mean(axis=0)
-        spread = (float((rows**2).sum()) - size * float(mean @ mean)) / (size - 1)
-        image = turned[kept] - turned[kept].mean(axis=0)
-        gram = image.T @ image if size > image.shape[1] else image @ image.T
-        cross = np.sqrt(np.clip(np.linalg.eigvalsh(gram / (size - 1)), 0.0, None)).sum()
-        gap = mean + shift - middle
-        return float(gap @ gap) + spread + rest - 2.0 * float(cross)
-
-    single = np.array([distance([group]) for group in range(count)])
-    double = [
-        np.array([distance([group, (group + offset) % count]) for group in range(count)])
-        for offset in _OFFSETS
-        if 2 * offset < count
-    ]
-    return single, double
