@@ -94,7 +94,7 @@ def test_frechet_intervals_cover_and_know_patients() -> None:
         assert found.clusters == (40, 400)
         blind = F.frechet_interval(x, y, groups=10)
         naive += blind.interval.low <= truth <= blind.interval.high
-    assert honest >= 34 and naive <= 28
+    assert honest >= 34 and naive <= honest - 4
 
 
 def test_frechet_interval_repeats_itself_and_refuses_too_few_patients() -> None:
