@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.functional.arrays import pair
-from evaluation.functional.statistics import Interval, codes_of, deal
+from evaluation.functional.statistics import Interval, bias_of, codes_of, deal
 
 Clusters = Sequence[Any] | np.ndarray | None
 _OFFSETS = (1, 2, 3)
@@ -76,9 +76,10 @@ def frechet_interval(
     """Return the Frechet distance of features x (n, d), y (m, d) without bias, and its interval over clusters.
 
     Clusters (patients; each row its own where None) of each side s are dealt into g_s <= `groups` groups. With
-    theta_(s,j) the plain distance without group j of side s, and theta_(s,ij) without two,
+    theta_(s,j) the plain distance without group j of side s, which holds the share w_j of its rows, and theta_(s,ij)
+    without two,
 
-        value = theta - sum_s (g_s - 1) (mean_j theta_(s,j) - theta)                        (Quenouille 1956)
+        value = theta - sum_s (sum_j (1 - w_j) theta_(s,j) - (g_s - 1) theta)                (Busing et al. 1999)
         J     = sum_s (g_s - 1) / g_s sum_j (theta_(s,j) - mean)^2                          (Arvesen 1969)
         V_s   = ((g_s - 2) / g_s)^2 / 2 var_(ij) (g_s theta - (g_s - 1)(theta_(s,i) + theta_(s,j))
                 + (g_s - 2) theta_(s,ij)),   V = (sqrt V_x + sqrt V_y)^2
@@ -123,8 +124,10 @@ class _Thinned:
 
     @property
     def value(self) -> float:
-        """Quenouille's value, over both sides at once."""
-        return self.whole - sum((len(left) - 1) * (float(left.mean()) - self.whole) for left in self.single)
+        """The distance with 1/n and 1/m extrapolated to zero together."""
+        return self.whole - sum(
+            bias_of(self.whole, left, side.dealt) for left, side in zip(self.single, self.sides, strict=True)
+        )
 
     def linear(self) -> tuple[list[float], list[int]]:
         """Return the jackknife variance of each side and its degrees of freedom."""

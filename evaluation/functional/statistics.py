@@ -118,10 +118,10 @@ def grouped_jackknife(
 
     Each array is an independent sample (rows first) with its own clusters (None: each row is its own). The clusters
     of a sample are dealt at random into at most `groups` groups g, and with theta_(s,j) the value without group j of
-    sample s
+    sample s, which holds the share w_j of its rows
 
         SE^2 = sum_s (g_s - 1) / g_s sum_j (theta_(s,j) - mean_j theta_(s,j))^2    (Arvesen 1969; Shao & Wu 1989)
-        bias = sum_s (g_s - 1) (mean_j theta_(s,j) - theta)                          (Quenouille 1956)
+        bias = sum_s (sum_j (1 - w_j) theta_(s,j) - (g_s - 1) theta)    (Quenouille 1956; Busing et al. 1999)
 
     The interval is value +- t SE, with Satterthwaite's degrees of freedom; the value itself is not corrected.
     Errors: ValueError for a sample of fewer than 2 clusters.
@@ -144,7 +144,7 @@ def grouped_jackknife(
             float(statistic(*samples[:index], sample[codes != group], *samples[index + 1 :])) for group in range(count)
         ]
         parts.append((count - 1) / count * float(((left - np.mean(left)) ** 2).sum()))
-        bias += (count - 1) * (float(np.mean(left)) - whole)
+        bias += bias_of(whole, np.array(left), codes)
         freedoms.append(count - 1)
     variance = sum(parts)
     weight = sum(part**2 / free for part, free in zip(parts, freedoms, strict=True))
@@ -206,6 +206,12 @@ def holm(p_values: Any) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return out
+
+
+def bias_of(whole: float, left: np.ndarray, dealt: np.ndarray) -> float:
+    """Return the jackknife's bias of `whole`, of order 1/n, from values without each group; groups may be uneven."""
+    share = np.bincount(dealt) / len(dealt)
+    return float(((1.0 - share) * left).sum()) - (len(left) - 1) * whole
 
 
 def codes_of(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.ndarray:

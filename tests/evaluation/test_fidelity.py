@@ -95,7 +95,7 @@ def test_vendi_sees_a_set_of_few_modes() -> None:
         found.append(report)
     like, few = (report.metrics["diversity.vendi"] for report in found[:2])
     assert like.value == pytest.approx(1.0, abs=0.15) and like.floor == pytest.approx(1.0, abs=0.15)
-    assert few.value < 0.4 and few.n == 40
+    assert few.value < 0.5 and few.n == 40
     assert "below 20" in found[2].not_computed["diversity.vendi"]
 
 

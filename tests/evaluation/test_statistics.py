@@ -68,6 +68,9 @@ def test_jackknife_bias_mends_the_plain_variance() -> None:
     x = np.random.default_rng(4).normal(size=18)
     found = S.grouped_jackknife(lambda a: a.var(), [x], [None])
     assert found.value - found.bias == pytest.approx(x.var(ddof=1))
+    # 1/n is removed for groups of uneven size too
+    uneven = S.grouped_jackknife(lambda a: 2.0 + 3.0 / len(a), [x], [None], groups=5)
+    assert uneven.value - uneven.bias == pytest.approx(2.0)
 
 
 def test_jackknife_deletes_whole_patients_in_at_most_so_many_groups() -> None:
