@@ -133,8 +133,8 @@ def bias(options: Options) -> list[dict[str, Any]]:
             x, y = rng.normal(size=(n, 64)) * sd, rng.normal(size=(n, 64)) * sd
             moved = F.frechet_distance(x, y + 0.1, debias=True)
             rows.append((F.frechet_distance(x, y), F.frechet_distance(x, y, debias=True), moved))
-        plain, null, far = np.mean(rows, axis=0)
-        error = np.std(rows, axis=0)[1:] / np.sqrt(len(rows))
+        plain, null, far = np.mean(rows, axis=0).tolist()
+        error = (np.std(rows, axis=0)[1:] / np.sqrt(len(rows))).tolist()
         found.append({
             "law": law, "features": 64, "samples": n, "sets": len(rows), "null_plain": round(plain, 4),
             "null": round(null, 4), "null_standard_error": round(error[0], 4), "true_0.64": round(far, 4),
@@ -174,7 +174,7 @@ def covered(
         one = F.frechet_interval(made, real, clusters_y=whose, seed=seed)
         low, high = one.interval
         found.append((one.value, one.standard_error**2, low <= truth <= high, high < truth, one.plain))
-    value, variance, share, below, plain = np.mean(found, axis=0)
+    value, variance, share, below, plain = np.mean(found, axis=0).tolist()
     row = {
         "law": ("exponential " if exponential else "") + law, "features": d, "patients": patients,
         "rows_each": each, "synthetic": synthetic, "shift": shift, "factor": factor, "true": round(truth, 4),
@@ -198,7 +198,7 @@ def coverage(options: Options) -> dict[str, Any]:
     found = [row["coverage"] for row in rows]
     return {
         "draws": options.draws, "settings": len(rows), "lowest": min(found), "highest": max(found),
-        "within_92_to_98": sum(0.92 <= value <= 0.98 for value in found), "rows": rows,
+        "mean": round(float(np.mean(found)), 4), "within_92_to_98": int(sum(0.92 <= value <= 0.98 for value in found)), "rows": rows,
     }  # fmt: skip
 
 

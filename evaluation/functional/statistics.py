@@ -140,11 +140,10 @@ def grouped_jackknife(
         count = int(codes.max()) + 1
         if count < 2:
             raise ValueError(f"sample {index} holds one cluster; an interval needs at least 2 in each")
-        left = [
-            float(statistic(*samples[:index], sample[codes != group], *samples[index + 1 :])) for group in range(count)
-        ]
-        parts.append((count - 1) / count * float(((left - np.mean(left)) ** 2).sum()))
-        bias += bias_of(whole, np.array(left), codes)
+        kept = (sample[codes != group] for group in range(count))
+        left = np.array([float(statistic(*samples[:index], rows, *samples[index + 1 :])) for rows in kept])
+        parts.append((count - 1) / count * float(((left - left.mean()) ** 2).sum()))
+        bias += bias_of(whole, left, codes)
         freedoms.append(count - 1)
     variance = sum(parts)
     weight = sum(part**2 / free for part, free in zip(parts, freedoms, strict=True))

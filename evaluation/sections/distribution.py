@@ -130,8 +130,8 @@ def _kernel(report: Report, made: np.ndarray, held: np.ndarray, whose: np.ndarra
 
 
 def _neighbours(report: Report, made: np.ndarray, held: np.ndarray, seed: int) -> None:
-    def measure(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, float]:
-        return *precision_recall(a, b, k=_NEIGHBOURS), *density_coverage(a, b, k=_NEIGHBOURS)
+    def measure(a: np.ndarray, b: np.ndarray) -> list[float]:
+        return [*precision_recall(a, b, k=_NEIGHBOURS), *density_coverage(a, b, k=_NEIGHBOURS)]
 
     splits = halves(np.arange(len(held)), seed)
     floors = _floor(lambda a, b: measure(held[a], held[b]), splits)
