@@ -198,7 +198,8 @@ def coverage(options: Options) -> dict[str, Any]:
     found = [row["coverage"] for row in rows]
     return {
         "draws": options.draws, "settings": len(rows), "lowest": min(found), "highest": max(found),
-        "mean": round(float(np.mean(found)), 4), "within_92_to_98": int(sum(0.92 <= value <= 0.98 for value in found)), "rows": rows,
+        "mean": round(float(np.mean(found)), 4),
+        "within_92_to_98": int(sum(0.92 <= value <= 0.98 for value in found)), "rows": rows,
     }  # fmt: skip
 
 
