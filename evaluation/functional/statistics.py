@@ -4,7 +4,7 @@ Rows of one patient are not independent: everything here resamples, deletes or f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from scipy import stats
 
 from evaluation.functional.arrays import array
 from synth.rng import numpy_rng
+
+_OFFSETS = (1, 2, 3)
 
 
 class Interval(NamedTuple):
@@ -30,6 +32,14 @@ class Jackknife:
     bias: float
     freedom: float
     interval: Interval
+
+    @property
+    def mended(self) -> "Jackknife":
+        """The same with the bias of order 1/n taken off value and interval."""
+        low, high = self.interval
+        return replace(
+            self, value=self.value - self.bias, bias=0.0, interval=Interval(low - self.bias, high - self.bias)
+        )
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -112,19 +122,25 @@ def grouped_jackknife(
     *,
     groups: int = 20,
     level: float = 0.95,
+    quadratic: bool = False,
     seed: int = 0,
 ) -> Jackknife:
     """Return value, standard error and interval of statistic(*arrays) by deleting groups of whole clusters.
 
     Each array is an independent sample (rows first) with its own clusters (None: each row is its own). The clusters
     of a sample are dealt at random into at most `groups` groups g, and with theta_(s,j) the value without group j of
-    sample s, which holds the share w_j of its rows
+    sample s, which holds the share w_j of its rows, and theta_(s,ij) without two,
 
-        SE^2 = sum_s (g_s - 1) / g_s sum_j (theta_(s,j) - mean_j theta_(s,j))^2    (Arvesen 1969; Shao & Wu 1989)
         bias = sum_s (sum_j (1 - w_j) theta_(s,j) - (g_s - 1) theta)    (Quenouille 1956; Busing et al. 1999)
+        J    = sum_s (g_s - 1) / g_s sum_j (theta_(s,j) - mean_j theta_(s,j))^2    (Arvesen 1969; Shao & Wu 1989)
+        V_s  = ((g_s - 2) / g_s)^2 / 2 var_(ij) (g_s theta - (g_s - 1) (theta_(s,i) + theta_(s,j))
+               + (g_s - 2) theta_(s,ij)),    V = (sum_s sqrt V_s)^2
+        SE^2 = J, or max(J - 2 V, 0) + V where `quadratic`
 
-    The interval is value +- t SE, with Satterthwaite's degrees of freedom; the value itself is not corrected.
-    Errors: ValueError for a sample of fewer than 2 clusters.
+    J counts what is quadratic in the data twice (Efron & Stein 1981). Distances between like distributions are
+    quadratic: `quadratic` takes the surplus off, with V_s estimated from three pairings of groups. The interval is
+    value +- t SE, with Satterthwaite's degrees of freedom; it is not corrected for bias: see `mended`.
+    Errors: ValueError for a sample of fewer than 2 clusters (4 where `quadratic`).
 
     >>> x = np.arange(12.0)
     >>> found = grouped_jackknife(np.mean, [x], [None])
@@ -132,24 +148,55 @@ def grouped_jackknife(
     True
     """
     samples = [array(values) for values in arrays]
-    whole = float(statistic(*samples))
-    parts: list[float] = []
-    bias, freedoms = 0.0, []
+    sides = []
     for index, (sample, own) in enumerate(zip(samples, clusters, strict=True)):
-        codes = deal(codes_of(sample, own), groups, seed, index)
-        count = int(codes.max()) + 1
-        if count < 2:
-            raise ValueError(f"sample {index} holds one cluster; an interval needs at least 2 in each")
-        kept = (sample[codes != group] for group in range(count))
-        left = np.array([float(statistic(*samples[:index], rows, *samples[index + 1 :])) for rows in kept])
+        dealt = deal(codes_of(sample, own), groups, seed, index)
+
+        def without(some: Sequence[int], index: int = index, dealt: np.ndarray = dealt) -> float:
+            kept = samples[index][~np.isin(dealt, some)]
+            return float(statistic(*samples[:index], kept, *samples[index + 1 :]))
+
+        sides.append(Side(dealt, without))
+    return jackknife(float(statistic(*samples)), sides, level=level, quadratic=quadratic)
+
+
+class Side(NamedTuple):
+    """One sample of a statistic: the group of each row, and the value without some groups."""
+
+    dealt: np.ndarray
+    without: Callable[[Sequence[int]], float]
+
+
+def jackknife(whole: float, sides: Sequence[Side], *, level: float = 0.95, quadratic: bool = False) -> Jackknife:
+    """Return what grouped_jackknife does, of a value and of samples that know how to do without groups."""
+    parts, freedoms, roots, bias = [], [], [], 0.0
+    for index, side in enumerate(sides):
+        count = int(side.dealt.max()) + 1
+        if count < (4 if quadratic else 2):
+            raise ValueError(
+                f"sample {index} holds {count} patients or groups of them; this needs at least {4 if quadratic else 2}"
+            )
+        left = np.array([side.without((group,)) for group in range(count)])
+        share = np.bincount(side.dealt) / len(side.dealt)
+        bias += float(((1.0 - share) * left).sum()) - (count - 1) * whole
         parts.append((count - 1) / count * float(((left - left.mean()) ** 2).sum()))
-        bias += bias_of(whole, left, codes)
         freedoms.append(count - 1)
-    variance = sum(parts)
+        roots.append(_pairwise(whole, side, left) ** 0.5 if quadratic else 0.0)
+    linear, surplus = sum(parts), sum(roots) ** 2
     weight = sum(part**2 / free for part, free in zip(parts, freedoms, strict=True))
-    freedom = variance**2 / weight if weight > 0 else float(min(freedoms))
-    half = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * variance**0.5
-    return Jackknife(whole, variance**0.5, bias, freedom, Interval(whole - half, whole + half))
+    freedom = linear**2 / weight if weight > 0 else float(min(freedoms))
+    error = (max(linear - 2.0 * surplus, 0.0) + surplus) ** 0.5
+    half = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * error
+    return Jackknife(whole, error, bias, freedom, Interval(whole - half, whole + half))
+
+
+def _pairwise(whole: float, side: Side, left: np.ndarray) -> float:
+    """Return the variance that pairs of groups of one side add, from deleting two at a time."""
+    count, mixed = len(left), []
+    for offset in (o for o in _OFFSETS if 2 * o < count):
+        two = np.array([side.without((group, (group + offset) % count)) for group in range(count)])
+        mixed.append(count * whole - (count - 1) * (left + np.roll(left, -offset)) + (count - 2) * two)
+    return ((count - 2) / count) ** 2 / 2.0 * float(np.var(mixed, ddof=1))
 
 
 def paired_permutation(
@@ -205,12 +252,6 @@ def holm(p_values: Any) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return out
-
-
-def bias_of(whole: float, left: np.ndarray, dealt: np.ndarray) -> float:
-    """Return the jackknife's bias of `whole`, of order 1/n, from values without each group; groups may be uneven."""
-    share = np.bincount(dealt) / len(dealt)
-    return float(((1.0 - share) * left).sum()) - (len(left) - 1) * whole
 
 
 def codes_of(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.ndarray:

@@ -59,14 +59,14 @@ def test_frechet_stands_on_no_origin_and_no_axes(shape: tuple[int, int]) -> None
 
 @pytest.mark.parametrize(("n", "m", "d"), [(30, 45, 6), (14, 40, 30), (40, 14, 30), (12, 9, 60)])
 def test_deleted_groups_are_the_plain_distance_of_what_is_left(n: int, m: int, d: int) -> None:
-    from evaluation.functional.frechet import _Side
+    from evaluation.functional.frechet import _Thinned
 
     x, y = _sets(n, m, d)
     dealt = np.arange(n) % 7
-    side = _Side(x, y, dealt)
+    thinned = _Thinned(x, y, dealt)
     for group, other in ((0, 0), (3, 3), (6, 1)):
         left = x[(dealt != group) & (dealt != other)]
-        assert side.without((group, other))[0] == pytest.approx(F.frechet_distance(left, y), rel=1e-5)
+        assert thinned((group, other)) == pytest.approx(F.frechet_distance(left, y), rel=1e-5)
 
 
 @pytest.mark.parametrize(("n", "m"), [(200, 200), (120, 400)])
