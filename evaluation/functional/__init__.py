@@ -4,7 +4,7 @@ from evaluation.functional.calibration import expected_calibration_error
 from evaluation.functional.distribution import nearest_neighbours, sliced_wasserstein
 from evaluation.functional.diversity import vendi_score
 from evaluation.functional.frechet import FrechetInterval, frechet_distance, frechet_interval
-from evaluation.functional.kernel import KernelTest, kernel_distance, kernel_test
+from evaluation.functional.kernel import KernelTest, kernel_distance, kernel_interval, kernel_test
 from evaluation.functional.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from evaluation.functional.paired import ms_ssim, ms_ssim_scales, psnr, ssim
 from evaluation.functional.privacy import CopyTest, benjamini_hochberg, copy_test
@@ -38,6 +38,7 @@ __all__ = [
     "hd95",
     "holm",
     "kernel_distance",
+    "kernel_interval",
     "kernel_test",
     "ms_ssim",
     "ms_ssim_scales",

@@ -89,9 +89,7 @@ def frechet_interval(
     first, second = pair(x, y)
     whole, sides = _sides(first, second, (clusters_x, clusters_y), groups=groups, seed=seed)
     found = jackknife(whole, sides, level=level, quadratic=True).mended
-    counts = [
-        len(set(own)) if own is not None else len(rows) for own, rows in ((clusters_x, first), (clusters_y, second))
-    ]
+    counts = [int(codes_of(rows, own).max()) + 1 for rows, own in ((first, clusters_x), (second, clusters_y))]
     return FrechetInterval(found.value, found.interval, found.standard_error, whole, (counts[0], counts[1]))
 
 

@@ -36,10 +36,8 @@ class Jackknife:
     @property
     def mended(self) -> "Jackknife":
         """The same with the bias of order 1/n taken off value and interval."""
-        low, high = self.interval
-        return replace(
-            self, value=self.value - self.bias, bias=0.0, interval=Interval(low - self.bias, high - self.bias)
-        )
+        moved = Interval(self.interval.low - self.bias, self.interval.high - self.bias)
+        return replace(self, value=self.value - self.bias, bias=0.0, interval=moved)
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -133,7 +131,7 @@ def grouped_jackknife(
 
         bias = sum_s (sum_j (1 - w_j) theta_(s,j) - (g_s - 1) theta)    (Quenouille 1956; Busing et al. 1999)
         J    = sum_s (g_s - 1) / g_s sum_j (theta_(s,j) - mean_j theta_(s,j))^2    (Arvesen 1969; Shao & Wu 1989)
-        V_s  = ((g_s - 2) / g_s)^2 / 2 var_(ij) (g_s theta - (g_s - 1) (theta_(s,i) + theta_(s,j))
+        V_s  = ((g_s - 2) / (g_s - 1))^2 / 2 var_(ij) (g_s theta - (g_s - 1) (theta_(s,i) + theta_(s,j))
                + (g_s - 2) theta_(s,ij)),    V = (sum_s sqrt V_s)^2
         SE^2 = J, or max(J - 2 V, 0) + V where `quadratic`
 
@@ -196,7 +194,7 @@ def _pairwise(whole: float, side: Side, left: np.ndarray) -> float:
     for offset in (o for o in _OFFSETS if 2 * o < count):
         two = np.array([side.without((group, (group + offset) % count)) for group in range(count)])
         mixed.append(count * whole - (count - 1) * (left + np.roll(left, -offset)) + (count - 2) * two)
-    return ((count - 2) / count) ** 2 / 2.0 * float(np.var(mixed, ddof=1))
+    return ((count - 2) / (count - 1)) ** 2 / 2.0 * float(np.var(mixed, ddof=1))
 
 
 def paired_permutation(

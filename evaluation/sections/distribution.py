@@ -15,6 +15,7 @@ from evaluation.functional import (
     frechet_distance,
     frechet_interval,
     kernel_distance,
+    kernel_interval,
     kernel_test,
     precision_recall,
     sliced_wasserstein,
@@ -119,11 +120,13 @@ def _kernel(report: Report, made: np.ndarray, held: np.ndarray, whose: np.ndarra
     def measure(a: np.ndarray, b: np.ndarray) -> float:
         return kernel_distance(held[a], held[b], clusters_x=whose[a], clusters_y=whose[b])
 
+    whole = kernel_interval(made, held, clusters_y=whose, seed=seed)
     report.metrics["fidelity.kernel"] = Figure(
-        found.value,
+        whole.value,
         len(made),
         "lower",
         f"squared; null SD {found.null_sd:.2g}, permutation p {found.p_value:.3g}",
+        whole.interval,
         floor=float(_floor(measure, halves(whose, seed))),
         p_value=found.p_value,
     )

@@ -134,6 +134,18 @@ def test_kernel_distance_over_patients_is_free_of_their_likeness() -> None:
     assert np.mean(blind) > 3 * np.std(blind) / 150**0.5
 
 
+def test_kernel_intervals_cover_the_closed_form() -> None:
+    # E k of centred Gaussians of spread a and b is 1 + 3 a^2 b^2 / d, so MMD^2 = 3 / d (a^2 - b^2)^2
+    for factor in (1.0, 1.5):
+        truth, held = 3 / 6 * (factor**2 - 1.0) ** 2, 0
+        for seed in range(60):
+            x, y = _sets(80, 60, 6, seed)
+            found = F.kernel_interval(factor * x, y, seed=seed)
+            held += found.interval.low <= truth <= found.interval.high
+            assert found.value == pytest.approx(F.kernel_distance(factor * x, y), abs=1e-12)
+        assert held >= 51
+
+
 def test_kernel_test_sees_a_threefold_spread_and_keeps_its_size() -> None:
     power = [
         F.kernel_test(3 * x, y, resamples=99, seed=seed).p_value

@@ -73,6 +73,24 @@ def test_jackknife_bias_mends_the_plain_variance() -> None:
     assert uneven.value - uneven.bias == pytest.approx(2.0)
 
 
+def test_quadratic_jackknife_is_right_where_the_statistic_has_no_slope() -> None:
+    def statistic(a: np.ndarray, b: np.ndarray) -> float:
+        return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
+
+    found = []
+    for seed in range(60):
+        x, y = np.random.default_rng(seed).normal(size=(2, 40, 30))
+        both = [
+            S.grouped_jackknife(statistic, [x, y], [None, None], quadratic=quadratic).mended
+            for quadratic in (True, False)
+        ]
+        found.append([both[0].value, both[0].standard_error ** 2, both[1].standard_error ** 2])
+    mean, variance, surplus = np.mean(found, axis=0)
+    truth = 2 * 30 * (1 / 40 + 1 / 40) ** 2
+    assert abs(mean) < 4 * (truth / 60) ** 0.5
+    assert variance == pytest.approx(truth, rel=0.4) and surplus > 1.6 * truth
+
+
 def test_jackknife_deletes_whole_patients_in_at_most_so_many_groups() -> None:
     who = np.repeat(np.arange(50), 3)
     seen = []
