@@ -82,7 +82,8 @@ def frechet_interval(
 
     Coverage is claimed where benchmarks/frechet.py simulates it: Gaussian features with equal or falling variances,
     16 features and 50 to 200 patients of 1 to 4 rows, 64 features and 100 to 400 patients of 2, at equal
-    distributions and at two distances. With fewer patients than features of equal spread the bias is no longer of
+    distributions and at two distances. It errs to the wide side at equal distributions, and to the narrow side for
+    few patients whose features are skewed. With fewer patients than features of equal spread the bias is no longer of
     order 1/n, and the value is not to be trusted. Deletions cost 4 `groups` decompositions a side.
     Errors: ValueError for fewer than 4 clusters on a side, feature widths that differ, NaN.
     """
