@@ -8,7 +8,7 @@ from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import ms_ssim, ms_ssim_scales, vendi_score
 from evaluation.functional.diversity import median_distance
 from evaluation.report import Figure, Report
-from evaluation.sections.distribution import halves, one_each, spread
+from evaluation.sections.distribution import Sides, real_pairs, singled, spread
 from synth.rng import numpy_rng
 
 _PAIRS = 8
@@ -26,34 +26,37 @@ def diversity(evidence: Evidence, report: Report, tell: Tell) -> None:
 def _vendi(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Compare Vendi scores of equally many samples and real patients, in the real set's kernel width."""
     rows = evidence.features(tell)
-    made, held = rows.synthetic, rows.holdout
-    single = one_each(np.array([item.whose for item in evidence.holdout]), evidence.seed) if len(held) else []
-    if min(len(made), len(single)) < SMALLEST_VENDI:
+    whose = np.array([item.whose for item in evidence.holdout])
+    patients = len(np.unique(whose))
+    if min(len(rows.synthetic), patients) < SMALLEST_VENDI:
         report.not_computed["diversity.vendi"] = (
-            f"{len(made)} synthetic volumes and {len(single)} held-out patients; below {SMALLEST_VENDI} of either it "
-            "says little"
+            f"{len(rows.synthetic)} synthetic volumes and {patients} held-out patients; below {SMALLEST_VENDI} of "
+            "either it says little"
         )
         return
-    scale = spread(held, made)
-    made, held = made / scale, held[single] / scale
-    width = median_distance(held) or 1.0
-    size = min(len(made), len(held))
+    scale = spread(rows.holdout, rows.synthetic)
+    sets = [Sides(rows.synthetic, rows.holdout, None, whose), *real_pairs(evidence, tell)]
+    sides, *pairs = (singled(some, evidence.seed).scaled(scale) for some in sets)
+    width = median_distance(sides.second) or 1.0
 
-    def score(items: np.ndarray, size: int, name: str) -> float:
-        draws = _DRAWS if len(items) > size else 1
-        rngs = (numpy_rng(evidence.seed, "vendi", name, draw) for draw in range(draws))
-        chosen = (items[rng.permutation(len(items))[:size]] for rng in rngs)
-        return float(np.mean([vendi_score(some, bandwidth=width) for some in chosen]))
+    def relative(some: Sides) -> float:
+        size = min(len(some.first), len(some.second))
+        return _score(some.first, size, width, evidence.seed) / _score(some.second, size, width, evidence.seed)
 
-    splits = halves(np.arange(len(held)), evidence.seed)
-    floors = [score(held[a], len(held) // 2, "a") / score(held[b], len(held) // 2, "b") for a, b in splits]
     report.metrics["diversity.vendi"] = Figure(
-        score(made, size, "made") / score(held, size, "held"),
-        size,
+        relative(sides),
+        min(len(sides.first), len(sides.second)),
         "higher",
         "of the effective number of real volumes at equal n",
-        floor=float(np.mean(floors)),
+        floor=float(np.mean([relative(some) for some in pairs])),
     )
+
+
+def _score(rows: np.ndarray, size: int, width: float, seed: int) -> float:
+    """Return the Vendi score of `size` rows, over several draws where there are more."""
+    draws = (numpy_rng(seed, "vendi", draw) for draw in range(_DRAWS if len(rows) > size else 1))
+    chosen = (rows[rng.permutation(len(rows))[:size]] for rng in draws)
+    return float(np.mean([vendi_score(some, bandwidth=width) for some in chosen]))
 
 
 def _similarity(evidence: Evidence, report: Report) -> None:

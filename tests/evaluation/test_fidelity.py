@@ -9,18 +9,22 @@ import torch
 from evaluation import functional as F
 from evaluation.evidence import Evidence, Features, Judged
 from evaluation.report import Report
-from evaluation.sections.distribution import distribution, halves, one_each, spread
+from evaluation.sections.distribution import distribution, halves, one_each, real_pairs, spread
 from evaluation.sections.diversity import diversity
 
 NAMES = ("frechet", "kernel", "precision", "recall", "density", "coverage", "sliced_wasserstein")
 
 
-def _evidence(made: np.ndarray, held: np.ndarray, patients: int | None = None) -> Evidence:
-    """Return evidence whose features are these rows, real ones dealt to so many patients."""
+def _evidence(
+    made: np.ndarray, held: np.ndarray, patients: int | None = None, trained: np.ndarray | None = None
+) -> Evidence:
+    """Return evidence whose features are these rows, held-out ones dealt to so many patients."""
+    trained = np.zeros((0, 1)) if trained is None else trained
     image, mask = np.zeros((1, 4, 4)), np.zeros((4, 4), dtype=np.uint8)
     real = [Judged(f"r{i}", image, mask, patient=f"p{i % (patients or len(held))}") for i in range(len(held))]
-    evidence = Evidence([Judged(f"s{i}", image, mask) for i in range(len(made))], [], real, "rows", seed=3)
-    evidence.__dict__["_features"] = Features(made, np.zeros((0, 1)), held)
+    seen = [Judged(f"t{i}", image, mask, patient=f"q{i}") for i in range(len(trained))]
+    evidence = Evidence([Judged(f"s{i}", image, mask) for i in range(len(made))], seen, real, "rows", seed=3)
+    evidence.__dict__["_features"] = Features(made, trained, held)
     return evidence
 
 
@@ -51,6 +55,24 @@ def test_like_sets_are_at_their_floors_and_unlike_ones_are_not() -> None:
     for report in (like, unlike):
         json.dumps(report.plain(), allow_nan=False)
     assert like.plain() == _judge(_rows(60, 0), _rows(70, 1)).plain()
+
+
+def test_floors_are_those_of_training_patients_where_there_are_enough() -> None:
+    made, held, trained = _rows(30, 0), _rows(40, 1), _rows(200, 2)
+    few, many = (real_pairs(_evidence(made, held, None, trained[:count]), lambda _: None) for count in (19, 200))
+    assert all(len(sides.first) == 20 and sides.whose_first is not None for sides in few)
+    assert all(len(sides.first) == 30 and len(sides.second) == 40 for sides in many) and len(many) > 1
+    report = Report("rows")
+    distribution(_evidence(made, held, None, trained), report, lambda _: None)
+    halved = _judge(made, held)
+    figure, other = (one.metrics["fidelity.sliced_wasserstein"] for one in (report, halved))
+    assert figure.value == other.value
+    assert figure.floor is not None and other.floor is not None and figure.floor < other.floor
+    # a training patient who is held out too is no other patient
+    same = [Judged("t", item.image, item.mask, patient=item.patient) for item in _evidence(made, held).holdout]
+    evidence = Evidence(_evidence(made, held).synthetic, same, _evidence(made, held).holdout, "rows")
+    evidence.__dict__["_features"] = Features(made, held, held)
+    assert all(sides.whose_first is not None for sides in real_pairs(evidence, lambda _: None))
 
 
 def test_a_feature_that_is_constant_in_real_volumes_does_not_explode() -> None:
