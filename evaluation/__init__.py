@@ -13,10 +13,16 @@ if TYPE_CHECKING:
         SSIM,
         CalibrationError,
         Dice,
-        FrechetDistance,
-        KernelDistance,
         MultiScaleSSIM,
         SurfaceDice,
+    )
+    from evaluation.metrics_distribution import (
+        DensityCoverage,
+        FrechetDistance,
+        KernelDistance,
+        PrecisionRecall,
+        SlicedWasserstein,
+        VendiScore,
     )
 
 __all__ = [
@@ -24,17 +30,33 @@ __all__ = [
     "PSNR",
     "SSIM",
     "CalibrationError",
+    "DensityCoverage",
     "Dice",
     "FrechetDistance",
     "KernelDistance",
     "MultiScaleSSIM",
+    "PrecisionRecall",
+    "SlicedWasserstein",
     "SurfaceDice",
+    "VendiScore",
 ]
+_DISTRIBUTION = (
+    "DensityCoverage",
+    "FrechetDistance",
+    "KernelDistance",
+    "PrecisionRecall",
+    "SlicedWasserstein",
+    "VendiScore",
+)
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
+    if name in _DISTRIBUTION:
+        from evaluation import metrics_distribution
+
+        return getattr(metrics_distribution, name)
     from evaluation import metrics
 
     return getattr(metrics, name)

@@ -14,53 +14,6 @@ from torchmetrics import Metric
 from evaluation import functional as F  # noqa: N812 - the name users type
 
 
-class _Features(Metric):
-    """Gathers feature rows of both sets."""
-
-    full_state_update = False
-    real: list[Tensor]
-    synthetic: list[Tensor]
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.add_state("real", default=[], dist_reduce_fx="cat")
-        self.add_state("synthetic", default=[], dist_reduce_fx="cat")
-
-    def update(self, features: Tensor, *, real: bool) -> None:
-        """Add rows (n, d) of the real or the synthetic set."""
-        rows = features.detach().double()
-        (self.real if real else self.synthetic).append(rows)
-
-    def _sets(self) -> tuple[Tensor, Tensor]:
-        if not len(self.real) or not len(self.synthetic):
-            raise ValueError("update() with real=True and with real=False before compute()")
-        return _joined(self.synthetic), _joined(self.real)
-
-
-class FrechetDistance(_Features):
-    """Frechet distance between features of two sets; see functional.frechet_distance."""
-
-    higher_is_better = False
-
-    def __init__(self, *, debias: bool = False, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.debias = debias
-
-    def compute(self) -> Tensor:
-        """Return the distance."""
-        return torch.tensor(F.frechet_distance(*self._sets(), debias=self.debias), dtype=torch.float64)
-
-
-class KernelDistance(_Features):
-    """Unbiased kernel distance (KID) between features of two sets; see functional.kernel_distance."""
-
-    higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """Return the squared distance."""
-        return torch.tensor(F.kernel_distance(*self._sets()), dtype=torch.float64)
-
-
 class _Mean(Metric):
     """Mean over samples of what `measure` returns; rows (batch,) or (batch, labels)."""
 

@@ -12,7 +12,10 @@ from evaluation.page import page
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value: on how many samples, which way is better, in what unit, beside which floor."""
+    """One measured value: on how many samples, which way is better, in what unit, beside which floor.
+
+    p_value   of the null hypothesis that `unit` names, where a test was made
+    """
 
     value: float
     n: int
@@ -20,6 +23,7 @@ class Figure:
     unit: str = ""
     interval: tuple[float, float] | None = None
     floor: float | None = None
+    p_value: float | None = None
 
     def plain(self) -> dict[str, object]:
         """Return the JSON form, rounded to 6 significant digits."""
@@ -30,7 +34,11 @@ class Figure:
             "better": self.better,
             "unit": self.unit,
         }
-        return row if self.floor is None else {**row, "floor": _round(self.floor)}
+        if self.floor is not None:
+            row["floor"] = _round(self.floor)
+        if self.p_value is not None:
+            row["p_value"] = _round(self.p_value)
+        return row
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_the_report_has_the_published_form(report: Report) -> None:
     for name, row in plain["metrics"].items():
         assert name.split(".")[0] in families
         assert {"value", "interval", "n", "better", "unit"} <= set(row) <= {
-            "value", "interval", "n", "better", "unit", "floor",
+            "value", "interval", "n", "better", "unit", "floor", "p_value",
         }  # fmt: skip
     assert all(set(verdict) == {"ok", "why"} for verdict in plain["verdicts"].values())
     assert not set(plain["metrics"]) & set(plain["not_computed"])
