@@ -4,37 +4,53 @@ Of synth it knows value types, io, rng, data and formats only. `evaluation.funct
 names below are torchmetrics.Metric, imported when first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.metrics import (
+    from evaluation.metrics import FrechetDistance, KernelDistance
+    from evaluation.metrics_calibration import BrierScore, CalibrationError, ROICalibrationError, VolumeCRPS
+    from evaluation.metrics_paired import FSIM, MAE, NCC, PSNR, SSIM, MultiScaleSSIM, PerceptualDistance
+    from evaluation.metrics_segmentation import (
         HD95,
-        PSNR,
-        SSIM,
-        CalibrationError,
+        BoundaryAlignment,
         Dice,
-        FrechetDistance,
-        KernelDistance,
-        MultiScaleSSIM,
+        LabelVolumes,
+        LesionDetection,
         SurfaceDice,
     )
 
+_HOMES = {
+    "metrics": ("FrechetDistance", "KernelDistance"),
+    "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
+    "metrics_paired": ("FSIM", "MAE", "MultiScaleSSIM", "NCC", "PSNR", "PerceptualDistance", "SSIM"),
+    "metrics_segmentation": ("BoundaryAlignment", "Dice", "HD95", "LabelVolumes", "LesionDetection", "SurfaceDice"),
+}
 __all__ = [
+    "FSIM",
     "HD95",
+    "MAE",
+    "NCC",
     "PSNR",
     "SSIM",
+    "BoundaryAlignment",
+    "BrierScore",
     "CalibrationError",
     "Dice",
     "FrechetDistance",
     "KernelDistance",
+    "LabelVolumes",
+    "LesionDetection",
     "MultiScaleSSIM",
+    "PerceptualDistance",
+    "ROICalibrationError",
     "SurfaceDice",
+    "VolumeCRPS",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
-    from evaluation import metrics
-
-    return getattr(metrics, name)
+    return getattr(import_module(f"evaluation.{home}"), name)

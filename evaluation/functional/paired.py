@@ -72,9 +72,7 @@ def ssim(x: Any, y: Any, *, data_range: float, mask: Any = None, sigma: Sigma = 
     sigmas = _window(first.shape[2:], sigma, data_range)
     out = []
     for a, b, m in zip(first, second, inside, strict=True):
-        parts = [
-            _kept(_terms(p, q, data_range, sigmas)[0], kept, sigmas) for p, q, kept in zip(a, b, m, strict=True)
-        ]
+        parts = [_kept(_terms(p, q, data_range, sigmas)[0], kept, sigmas) for p, q, kept in zip(a, b, m, strict=True)]
         out.append(float(_mean(parts)))
     return np.array(out)
 
