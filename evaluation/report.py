@@ -47,6 +47,7 @@ class Report:
 
     patients_assumed   each real case was taken as its own patient; None: not known, or no real cases
     notes              what the figures rest on, in words
+    subgroups          rows of figures by level of an attribute: attribute, level, figure, value, n, interval
     """
 
     population: str
@@ -59,6 +60,7 @@ class Report:
     pictures: list[tuple[str, bytes, bool]] = field(default_factory=list)
     patients_assumed: bool | None = None
     notes: list[str] = field(default_factory=list)
+    subgroups: list[dict[str, object]] = field(default_factory=list)
 
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""
@@ -72,6 +74,7 @@ class Report:
             "fingerprint": self.fingerprint,
             "judged": dict(sorted(self.judged.items())),
             "samples": self.samples,
+            "subgroups": self.subgroups,
             "not_computed": dict(sorted(self.not_computed.items())),
         }
 
@@ -144,10 +147,26 @@ def _round(value: float) -> float:
 
 
 _MEANING = {
+    "alignment.adjacency": "which labels touch which, against hold-out; the floor is chance at these sizes",
     "alignment.agreement": "how well a segmenter finds the given masks in the synthetic images, against its own score",
+    "alignment.boundary_shifted": "the same with each mask shifted by 1 to 3 voxels: must be clearly lower",
+    "alignment.boundary": "edges of the image at mask boundaries, over those beside them; 1: none; floor: hold-out",
+    "alignment.gap.": "agreement of the best level of an attribute less that of the worst; the floor is chance",
+    "alignment.hd95.": "95 % Hausdorff distance of that segmenter's labels; a missed label counts as the diagonal",
+    "alignment.intensity.": "intensities inside the label against hold-out; the floor is chance at these sizes",
+    "alignment.nsd.": "surface Dice of that segmenter; the floor is what it reaches on hold-out",
+    "alignment.topology": "pieces and cavities of labels against hold-out; the floor is chance at these sizes",
+    "alignment.volume.": "volumes of the label against hold-out; the floor is chance at these sizes",
+    "calibration.brier": "Brier score of the segmenter near foreground; the floor is its score on hold-out",
+    "calibration.ece_roi": "calibration error of the segmenter near foreground; the floor is its error on hold-out",
+    "calibration.volume_crps": "error of the volume that the segmenter states; the floor is its error on hold-out",
     "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its held-out Dice",
     "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
     "condition.class": "share of samples whose asked class a classifier recognises",
+    "condition.size": "share of samples of the size asked for",
+    "condition.spacing": "how far the spacing is from the one asked for",
+    "condition.text.": "share of samples that show what the text names",
+    "condition.": "what was asked for against what is measured on the mask",
     "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
     "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",
     "fidelity.ssim": "SSIM to a random volume of the population",
