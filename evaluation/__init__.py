@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         HD95,
         BoundaryAlignment,
         Dice,
-        LabelVolumes,
+        LabelVolumeError,
         LesionDetection,
         SurfaceDice,
     )
@@ -24,7 +24,7 @@ _HOMES = {
     "metrics": ("FrechetDistance", "KernelDistance"),
     "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
     "metrics_paired": ("FSIM", "MAE", "MultiScaleSSIM", "NCC", "PSNR", "PerceptualDistance", "SSIM"),
-    "metrics_segmentation": ("BoundaryAlignment", "Dice", "HD95", "LabelVolumes", "LesionDetection", "SurfaceDice"),
+    "metrics_segmentation": ("BoundaryAlignment", "Dice", "HD95", "LabelVolumeError", "LesionDetection", "SurfaceDice"),
 }
 __all__ = [
     "FSIM",
@@ -39,7 +39,7 @@ __all__ = [
     "Dice",
     "FrechetDistance",
     "KernelDistance",
-    "LabelVolumes",
+    "LabelVolumeError",
     "LesionDetection",
     "MultiScaleSSIM",
     "PerceptualDistance",

@@ -108,7 +108,7 @@ class BoundaryAlignment(MeanOverSamples):
         )
 
 
-class LabelVolumes(MeanOverSamples):
+class LabelVolumeError(MeanOverSamples):
     """Mean absolute difference of each label's volume in ml of label maps (batch, *grid): (labels,)."""
 
     higher_is_better = False

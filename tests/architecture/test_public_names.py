@@ -36,7 +36,7 @@ PUBLIC = {
         "FrechetDistance",
         "HD95",
         "KernelDistance",
-        "LabelVolumes",
+        "LabelVolumeError",
         "LesionDetection",
         "MAE",
         "MultiScaleSSIM",
