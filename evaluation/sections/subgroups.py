@@ -79,7 +79,7 @@ def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.
         found,
         len(pool),
         "lower",
-        f"best ({best}) less worst ({worst}), p = {p:.3f}",
+        f"best ({best}) less worst ({worst}), p = {p:.3f}" if found > 0 else "all levels alike",
         (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))),
         float(np.mean(chance)),
     )
