@@ -4,18 +4,11 @@ Of synth it knows value types, io, rng, data and formats only. `evaluation.funct
 names below are torchmetrics.Metric, imported when first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.metrics import (
-        HD95,
-        PSNR,
-        SSIM,
-        CalibrationError,
-        Dice,
-        MultiScaleSSIM,
-        SurfaceDice,
-    )
+    from evaluation.metrics_calibration import BrierScore, CalibrationError, ROICalibrationError, VolumeCRPS
     from evaluation.metrics_distribution import (
         DensityCoverage,
         FrechetDistance,
@@ -24,39 +17,58 @@ if TYPE_CHECKING:
         SlicedWasserstein,
         VendiScore,
     )
+    from evaluation.metrics_paired import FSIM, MAE, NCC, PSNR, SSIM, MultiScaleSSIM, PerceptualDistance
+    from evaluation.metrics_segmentation import (
+        HD95,
+        BoundaryAlignment,
+        Dice,
+        LabelVolumeError,
+        LesionDetection,
+        SurfaceDice,
+    )
 
+_HOMES = {
+    "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
+    "metrics_distribution": (
+        "DensityCoverage",
+        "FrechetDistance",
+        "KernelDistance",
+        "PrecisionRecall",
+        "SlicedWasserstein",
+        "VendiScore",
+    ),
+    "metrics_paired": ("FSIM", "MAE", "MultiScaleSSIM", "NCC", "PSNR", "PerceptualDistance", "SSIM"),
+    "metrics_segmentation": ("BoundaryAlignment", "Dice", "HD95", "LabelVolumeError", "LesionDetection", "SurfaceDice"),
+}
 __all__ = [
+    "FSIM",
     "HD95",
+    "MAE",
+    "NCC",
     "PSNR",
     "SSIM",
+    "BoundaryAlignment",
+    "BrierScore",
     "CalibrationError",
     "DensityCoverage",
     "Dice",
     "FrechetDistance",
     "KernelDistance",
+    "LabelVolumeError",
+    "LesionDetection",
     "MultiScaleSSIM",
+    "PerceptualDistance",
     "PrecisionRecall",
+    "ROICalibrationError",
     "SlicedWasserstein",
     "SurfaceDice",
     "VendiScore",
+    "VolumeCRPS",
 ]
-_DISTRIBUTION = (
-    "DensityCoverage",
-    "FrechetDistance",
-    "KernelDistance",
-    "PrecisionRecall",
-    "SlicedWasserstein",
-    "VendiScore",
-)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
-    if name in _DISTRIBUTION:
-        from evaluation import metrics_distribution
-
-        return getattr(metrics_distribution, name)
-    from evaluation import metrics
-
-    return getattr(metrics, name)
+    return getattr(import_module(f"evaluation.{home}"), name)

@@ -23,6 +23,8 @@ class Judged:
     attributes   asked for (synthetic) or recorded (real)
     text         asked for; None without
     mask_origin  generated, real or given; None where nothing says
+    native_grid, native_spacing_mm   of the volume itself, which is judged on the evidence's grid; empty where not known
+    asked_grid, asked_spacing_mm     asked for; empty without
     """
 
     case: str
@@ -33,6 +35,10 @@ class Judged:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     text: str | None = None
     mask_origin: str | None = None
+    native_grid: tuple[int, ...] = ()
+    native_spacing_mm: tuple[float, ...] = ()
+    asked_grid: tuple[int, ...] = ()
+    asked_spacing_mm: tuple[float, ...] = ()
 
     @property
     def whose(self) -> str:

@@ -4,13 +4,14 @@ Knows no files, models or images. Rows are kept in float64, whatever comes in; w
 evaluation.functional.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from evaluation import functional as F  # noqa: N812 - the name users type
+from evaluation.metrics_base import joined
 
 
 class _Features(Metric):
@@ -39,11 +40,11 @@ class _Features(Metric):
     def _sets(self) -> tuple[Tensor, Tensor]:
         if not len(self.real) or not len(self.synthetic):
             raise ValueError("update() with real=True and with real=False before compute()")
-        return _joined(self.synthetic), _joined(self.real)
+        return joined(self.synthetic), joined(self.real)
 
     def _clusters(self) -> dict[str, Any]:
         given = {"clusters_x": self.synthetic_clusters, "clusters_y": self.real_clusters}
-        return {name: _joined(state).tolist() if len(state) else None for name, state in given.items()}
+        return {name: joined(state).tolist() if len(state) else None for name, state in given.items()}
 
 
 class FrechetDistance(_Features):
@@ -140,13 +141,8 @@ class VendiScore(Metric):
         """Return the effective number of different rows."""
         if not len(self.rows):
             raise ValueError("update() before compute()")
-        return _scalar(F.vendi_score(_joined(self.rows), bandwidth=self.bandwidth, cosine=self.cosine))
+        return _scalar(F.vendi_score(joined(self.rows), bandwidth=self.bandwidth, cosine=self.cosine))
 
 
 def _scalar(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
-
-
-def _joined(state: "list[Tensor] | Tensor") -> Tensor:
-    # torchmetrics joins list states when it synchronises processes
-    return state if isinstance(state, Tensor) else torch.cat(cast("list[Tensor]", state))

@@ -54,7 +54,7 @@ class Report:
     """What was found.
 
     samples            a row for each: its case, whether it was flagged, and what sections measured of it alone
-    subgroups          rows of the same figures by what was asked
+    subgroups          rows of figures by level of an attribute: attribute, level, figure, value, n, interval
     pictures           caption, PNG, and whether it shows real voxels
     charts             family, and what is drawn there: no value of a single real volume
     patients_assumed   each real case was taken as its own patient; None: not known, or no real cases

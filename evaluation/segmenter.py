@@ -80,11 +80,16 @@ class Segmenter(nn.Module):
         return scores[(..., *(slice(0, n) for n in grid))], self.classify(pooled)
 
     @torch.inference_mode()
-    def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
-        """Return the label map (*grid) of one mapped image (channel, *grid), and the class recognised."""
+    def probabilities(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return label probabilities (labels + 1, *grid) of one mapped image (channel, *grid), and the class seen."""
         scores, classes = self(torch.from_numpy(np.array(image, dtype=np.float32))[None])
         name = self.config.classes[int(classes[0].argmax())] if self.config.classes else ""
-        return scores[0].argmax(dim=0).numpy().astype(np.uint8), name
+        return scores[0].softmax(dim=0).numpy(), name
+
+    def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return the label map (*grid) of one mapped image (channel, *grid), and the class recognised."""
+        shares, name = self.probabilities(image)
+        return shares.argmax(axis=0).astype(np.uint8), name
 
 
 def _to_depth(x: Tensor) -> Tensor:

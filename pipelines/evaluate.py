@@ -37,6 +37,7 @@ class Evaluate:
         """Judge and write."""
         from evaluation.evidence import Evidence
         from evaluation.judge import judge
+        from evaluation.segmented import MOST_HELD_OUT
         from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
@@ -59,7 +60,7 @@ class Evaluate:
         if bench.segmenter is None and self.judge is None and self.judge_steps:
             bench = self._trained(prepared)
         train = prepared.split("train")
-        total = 2 * len(made) + len(train) + len(held)
+        total = 2 * len(made) + len(train) + len(held) + min(len(held), MOST_HELD_OUT) * (bench.segmenter is not None)
         with progress("judging", total) as bar:
             evidence = Evidence(
                 made,
@@ -220,6 +221,10 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
                 attributes=condition["attributes"],
                 text=condition.get("text"),
                 mask_origin=row.get("mask_origin"),
+                native_grid=native.grid,
+                native_spacing_mm=tuple(float(step) for step in native.spacing_mm),
+                asked_grid=tuple(condition.get("size", ())),
+                asked_spacing_mm=tuple(condition.get("spacing_mm", ())),
             )
         )
     return out

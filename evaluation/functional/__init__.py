@@ -1,14 +1,44 @@
 """Pure metric functions: torch or numpy in, float64 inside."""
 
-from evaluation.functional.calibration import expected_calibration_error
+from evaluation.functional.anatomy import (
+    SetDistance,
+    adjacency,
+    boundary_alignment,
+    label_intensities,
+    label_volumes,
+    set_distance,
+    topology,
+)
+from evaluation.functional.calibration import (
+    CalibrationTest,
+    brier_score,
+    calibration_test,
+    crps,
+    expected_calibration_error,
+    region_of_interest,
+    reliability_curve,
+    roi_calibration_error,
+    roi_rows,
+    volume_crps,
+)
 from evaluation.functional.distribution import nearest_neighbours, sliced_wasserstein
 from evaluation.functional.diversity import vendi_score
 from evaluation.functional.frechet import FrechetInterval, frechet_distance, frechet_interval
+from evaluation.functional.fsim import fsim, phase_congruency
 from evaluation.functional.kernel import KernelTest, kernel_distance, kernel_interval, kernel_test
 from evaluation.functional.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
-from evaluation.functional.paired import ms_ssim, ms_ssim_scales, psnr, ssim
+from evaluation.functional.paired import mae, ms_ssim, ms_ssim_scales, ncc, psnr, ssim, window_sigma
+from evaluation.functional.perceptual import perceptual_distance
 from evaluation.functional.privacy import CopyTest, benjamini_hochberg, copy_test
-from evaluation.functional.segmentation import dice, hd95, surface_dice
+from evaluation.functional.raters import (
+    RaterRegions,
+    consensus_dice,
+    dissensus_error,
+    rater_agreement,
+    rater_calibration_error,
+    rater_regions,
+)
+from evaluation.functional.segmentation import Detection, detection, dice, hd95, surface_dice
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
 from evaluation.functional.statistics import (
     clopper_pearson,
@@ -20,37 +50,67 @@ from evaluation.functional.statistics import (
 )
 
 __all__ = [
+    "CalibrationTest",
     "CopyTest",
     "DensityCoverage",
+    "Detection",
     "FrechetInterval",
     "KernelTest",
     "PrecisionRecall",
+    "RaterRegions",
+    "SetDistance",
+    "adjacency",
     "benjamini_hochberg",
+    "boundary_alignment",
+    "brier_score",
+    "calibration_test",
     "clopper_pearson",
     "cluster_bootstrap",
+    "consensus_dice",
     "copy_test",
+    "crps",
     "density_coverage",
+    "detection",
     "dice",
+    "dissensus_error",
     "expected_calibration_error",
     "frechet_distance",
     "frechet_interval",
+    "fsim",
     "grouped_jackknife",
     "hd95",
     "holm",
     "kernel_distance",
     "kernel_interval",
     "kernel_test",
+    "label_intensities",
+    "label_volumes",
+    "mae",
     "ms_ssim",
     "ms_ssim_scales",
+    "ncc",
     "nearest_neighbours",
     "paired_permutation",
+    "perceptual_distance",
+    "phase_congruency",
     "precision_recall",
     "psnr",
     "radial_power_spectrum",
+    "rater_agreement",
+    "rater_calibration_error",
+    "rater_regions",
+    "region_of_interest",
+    "reliability_curve",
+    "roi_calibration_error",
+    "roi_rows",
+    "set_distance",
     "sliced_wasserstein",
     "ssim",
     "surface_dice",
     "texture_deviation",
+    "topology",
     "vendi_score",
+    "volume_crps",
     "wilson",
+    "window_sigma",
 ]

@@ -8,14 +8,20 @@ from collections.abc import Callable, Mapping
 from evaluation.evidence import Evidence, Tell
 from evaluation.report import Report
 from evaluation.sections.alignment import alignment
+from evaluation.sections.calibration import calibration
+from evaluation.sections.condition import condition
 from evaluation.sections.diversity import diversity
 from evaluation.sections.fidelity import fidelity
 from evaluation.sections.pictures import pictures
 from evaluation.sections.privacy import privacy
+from evaluation.sections.subgroups import subgroups
 
 Section = Callable[[Evidence, Report, Tell], None]
 SECTIONS: Mapping[str, Section] = {
     "alignment": alignment,
+    "condition": condition,
+    "calibration": calibration,
+    "subgroups": subgroups,
     "fidelity": fidelity,
     "diversity": diversity,
     "privacy": privacy,

@@ -1,60 +1,148 @@
-"""Whether the masks are those of the images: a segmenter trained on real volumes, and swapped masks as the control."""
+"""Whether the masks are those of the images: a segmenter trained on real volumes, edges at mask boundaries, anatomy.
+
+Controls that must fail stand beside: masks swapped between samples, masks shifted by a few voxels.
+"""
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.functional import dice
+from evaluation.functional import hd95, surface_dice
 from evaluation.report import Figure, Report, Verdict
+from evaluation.sections import _anatomy
+from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, spacing_of
 from synth.rng import numpy_rng
 
 NON_INFERIORITY = 0.95
+SMALL = 50
+"""Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
 _SMALLEST_INTERVAL, _RESAMPLED = 5, 1000
+_UNIT = "of the segmenter's own held-out Dice"
 
 
 def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
-    """Measure the agreement of the bench's segmenter with the masks, and the same with swapped masks."""
+    """Measure the agreement of the bench's segmenter with the masks, edges at their boundaries, and their anatomy."""
+    _anatomy.boundary(evidence, report)
+    _anatomy.anatomy(evidence, report)
     made, bench, seed = evidence.synthetic, evidence.bench, evidence.seed
     model = bench.segmenter
     if model is None:
         report.not_computed["alignment.agreement"] = bench.why_not
         return
-    labels = list(range(1, len(model.config.labels) + 1))
-    found: list[np.ndarray] = []
-    right: list[bool] = []
-    for item in made:
-        labelled, name = model.label(item.image)
-        found.append(labelled)
-        if item.asked:
-            right.append(name == item.asked)
-        tell("segmented")
-    if right:
-        report.metrics["condition.class"] = Figure(float(np.mean(right)), len(right), "higher", "recognised as asked")
-    rows = _dice_rows(found, [item.mask for item in made], labels)
-    own = np.array([bench.held_out_dice[name] for name in model.config.labels])
+    names = model.config.labels
+    labels = list(range(1, len(names) + 1))
+    sides = segmented(evidence, tell)
+    found = [one.labels for one in sides.synthetic]
+    rows = dice_rows(found, [item.mask for item in made], labels)
+    held = dice_rows([one.labels for one in sides.holdout], [one.item.mask for one in sides.holdout], labels)
+    own = np.array([bench.held_out_dice[name] for name in names])
     for row, scores in zip(report.samples, rows, strict=True):
         if np.isfinite(scores).any():
             row["agreement"] = round(float(np.nanmean(scores)), 6)
-    ratio = _relative(rows, own)
+    ratio = relative(rows, own)
     if ratio is None:
         report.not_computed["alignment.agreement"] = "no synthetic mask holds a label that the segmenter knows"
         return
-    for column, name in enumerate(model.config.labels):
+    for column, name in enumerate(names):
         given = rows[np.isfinite(rows[:, column]), column]
         if len(given):
-            floor = float(own[column])
-            report.metrics[f"alignment.dice.{name}"] = Figure(float(given.mean()), len(given), "higher", floor=floor)
-    unit = "of the segmenter's own held-out Dice"
-    interval = _interval(rows, own, seed)
-    report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", unit, interval)
-    good = ratio >= NON_INFERIORITY
-    report.verdicts["alignment"] = Verdict(
-        good,
-        f"a segmenter trained on the population only ({report.population}) agrees with the masks at {ratio:.2f} of "
-        f"its own held-out Dice ({'at least' if good else 'below'} {NON_INFERIORITY})",
-    )
+            interval = bootstrap_interval(given, seed, f"dice {name}")
+            report.metrics[f"alignment.dice.{name}"] = Figure(
+                float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
+            )
+    drawn = _drawn(rows, held, own, seed)
+    interval = None if drawn is None else (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975)))
+    report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", _UNIT, interval)
+    report.verdicts["alignment"] = _non_inferiority(ratio, drawn, len(made), report.population)
+    _surfaces(evidence, report, tell)
     _control(report, made, (found, labels, own), ratio, seed)
+
+
+def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population: str) -> Verdict:
+    """Judge one-sidedly at 5 %: shown above the margin, shown below it, or open at this number of samples."""
+    said = (
+        f"a segmenter trained on the population only ({population}) agrees with the masks at {ratio:.2f} of its own "
+        f"held-out Dice"
+    )
+    margin = f"the non-inferiority margin {NON_INFERIORITY}"
+    if drawn is None:
+        need = f"{_SMALLEST_INTERVAL} samples are the least that can be judged, {n} there are"
+        return Verdict(None, f"{said}; against {margin} {need}")
+    low, high = float(np.quantile(drawn, 0.05)), float(np.quantile(drawn, 0.95))
+    if low >= NON_INFERIORITY:
+        return Verdict(True, f"{said}; the lower 95 % bound {low:.3f} is not below {margin}")
+    if high < NON_INFERIORITY:
+        return Verdict(False, f"{said}; the upper 95 % bound {high:.3f} is below {margin}")
+    if n >= SMALL:
+        return Verdict(False, f"{said}; the lower 95 % bound {low:.3f} is below {margin}, so it is not shown")
+    more = ceil(n * ((ratio - low) / (ratio - NON_INFERIORITY)) ** 2) if ratio > NON_INFERIORITY else SMALL
+    return Verdict(
+        None,
+        f"{said}; the 95 % bounds {low:.3f} and {high:.3f} lie on both sides of {margin}: undecidable with {n} "
+        f"samples, about {max(more, n + 1)} would decide",
+    )
+
+
+def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return bootstrap draws of the agreement; None below 5 samples, where they would say nothing.
+
+    Where the hold-out is there, the segmenter's own score moves with its resampling too: it is known no better.
+    """
+    if len(rows) < _SMALLEST_INTERVAL:
+        return None
+    rng = numpy_rng(seed, "interval")
+    values = []
+    count = np.isfinite(held).sum(axis=0) if len(held) else np.zeros(len(own))
+    steady = count < _SMALLEST_INTERVAL
+    mean = np.where(steady, 0.0, np.nansum(held, axis=0) / np.maximum(count, 1)) if len(held) else np.zeros(len(own))
+    for _ in range(_RESAMPLED):
+        score = own
+        if len(held) and not steady.all():
+            again = held[rng.integers(len(held), size=len(held))]
+            there = np.isfinite(again).sum(axis=0)
+            moved = np.nansum(again, axis=0) / np.maximum(there, 1) - mean
+            score = np.clip(own + np.where(steady | (there == 0), 0.0, moved), 1e-6, 1.0)
+        value = relative(rows[rng.integers(len(rows), size=len(rows))], np.where(own > 0, score, 0.0))
+        if value is not None:
+            values.append(value)
+    return np.array(values)
+
+
+def _surfaces(evidence: Evidence, report: Report, tell: Tell) -> None:
+    """Measure surface Dice within one voxel's longest side, and HD95, of labels that the mask holds."""
+    model, spacing = evidence.bench.segmenter, spacing_of(evidence)
+    assert model is not None
+    labels = list(range(1, len(model.config.labels) + 1))
+    tolerance, sides = max(spacing), segmented(evidence, tell)
+    unit = "mm" if evidence.spacing_mm else "voxels"
+    measured: list[list[np.ndarray]] = [[], []]
+    for number, side in enumerate((sides.synthetic, sides.holdout)):
+        for one in side:
+            ref = one.item.mask
+            if one.labels.shape != ref.shape:
+                continue
+            asked = {"labels": labels, "spacing_mm": spacing}
+            pair = np.stack(
+                [surface_dice(one.labels, ref, tolerance_mm=tolerance, **asked), hd95(one.labels, ref, **asked)]
+            )
+            measured[number].append(np.where([(ref == label).any() for label in labels], pair, np.nan))
+    for row, (family, better, what) in enumerate(
+        (("nsd", "higher", f"within {tolerance:.3g} {unit}"), ("hd95", "lower", unit))
+    ):
+        for column, name in enumerate(model.config.labels):
+            values, floor = (np.array([pair[row, column] for pair in side]) for side in measured)
+            values, floor = values[np.isfinite(values)], floor[np.isfinite(floor)]
+            if len(values):
+                report.metrics[f"alignment.{family}.{name}"] = Figure(
+                    float(values.mean()),
+                    len(values),
+                    "higher" if better == "higher" else "lower",
+                    what,
+                    bootstrap_interval(values, evidence.seed, f"{family} {name}"),
+                    float(floor.mean()) if len(floor) else None,
+                )
 
 
 def _control(
@@ -70,43 +158,14 @@ def _control(
         report.not_computed["alignment.permuted"] = "one sample has no other to be swapped with"
         return
     shift = 1 + int(numpy_rng(seed, "permuted").integers(len(made) - 1))
-    swapped = _dice_rows(found, [made[(i + shift) % len(made)].mask for i in range(len(made))], labels)
-    control = _relative(swapped, own)
+    swapped = dice_rows(found, [made[(i + shift) % len(made)].mask for i in range(len(made))], labels)
+    control = relative(swapped, own)
     if control is None:
         report.not_computed["alignment.permuted"] = "no two samples share a grid, so that masks cannot be swapped"
         return
-    report.metrics["alignment.permuted"] = Figure(control, len(made), "lower", "of the segmenter's own held-out Dice")
+    report.metrics["alignment.permuted"] = Figure(control, len(made), "lower", _UNIT)
     fails = control < NON_INFERIORITY and control < ratio
     said = "fails, as it must" if fails else "does not fail"
     report.verdicts["control"] = Verdict(
         fails, f"with masks swapped between samples the agreement is {control:.2f}: {said}"
     )
-
-
-def _dice_rows(found: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: list[int]) -> np.ndarray:
-    """Return Dice (samples, labels); NaN where the mask lacks the label or the grids differ."""
-    rows = np.full((len(found), len(labels)), np.nan)
-    for index, (a, b) in enumerate(zip(found, masks, strict=True)):
-        if a.shape == b.shape:
-            present = np.array([(b == label).any() for label in labels])
-            rows[index] = np.where(present, dice(a, b, labels=labels), np.nan)
-    return rows
-
-
-def _relative(rows: np.ndarray, own: np.ndarray) -> float | None:
-    """Return the mean over labels of mean Dice, over the same mean of the segmenter's own; None without a label."""
-    count = np.isfinite(rows).sum(axis=0)
-    kept = (count > 0) & (own > 0)
-    if not kept.any():
-        return None
-    return float((np.nansum(rows, axis=0)[kept] / count[kept]).mean() / own[kept].mean())
-
-
-def _interval(rows: np.ndarray, own: np.ndarray, seed: int) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval over samples; None below 5, where it would say nothing."""
-    if len(rows) < _SMALLEST_INTERVAL:
-        return None
-    rng = numpy_rng(seed, "interval")
-    drawn = [_relative(rows[rng.integers(len(rows), size=len(rows))], own) for _ in range(_RESAMPLED)]
-    values = [value for value in drawn if value is not None]
-    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))

@@ -115,7 +115,8 @@ def test_surface_distances_are_in_mm() -> None:
     a[5, 5:15, 5:15] = 1
     b[8, 5:15, 5:15] = 1
     assert F.hd95(a, b, labels=[1], spacing_mm=(2.0, 1.0, 1.0))[0] == pytest.approx(6.0)
-    assert F.surface_dice(a, b, labels=[1], spacing_mm=(2.0, 1.0, 1.0), tolerance_mm=5.9)[0] == 0.0
+    assert F.surface_dice(a, b, labels=[1], spacing_mm=(2.0, 1.0, 1.0), tolerance_mm=3.9)[0] == 0.0
+    assert F.surface_dice(a, b, labels=[1], spacing_mm=(2.0, 1.0, 1.0), tolerance_mm=4.0)[0] == pytest.approx(0.5)
     assert F.surface_dice(a, b, labels=[1], spacing_mm=(2.0, 1.0, 1.0), tolerance_mm=6.0)[0] == 1.0
 
 

@@ -1,0 +1,117 @@
+"""The part of the alignment section that needs no segmenter: edges at boundaries, and anatomy against hold-out."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from evaluation.evidence import Evidence, Judged
+from evaluation.functional import (
+    adjacency,
+    boundary_alignment,
+    label_intensities,
+    label_volumes,
+    set_distance,
+    topology,
+)
+from evaluation.report import Figure, Report
+from evaluation.segmented import bootstrap_interval, spacing_of
+from synth.rng import numpy_rng
+
+_FURTHEST = 3  # voxels by which a mask is shifted at most
+_LEAST = 5
+
+
+def boundary(evidence: Evidence, report: Report) -> None:
+    """Measure edges of the images at mask boundaries, and the same with every mask shifted by 1 to 3 voxels."""
+    spacing, seed = spacing_of(evidence), evidence.seed
+    rng = numpy_rng(seed, "shifted masks")
+    values, shifted = [], []
+    for item in evidence.synthetic:
+        value, moved = _ratio(item.image, item.mask, spacing), _moved(item.mask, rng)
+        control = None if moved is None else _ratio(item.image, moved, spacing)
+        if value is not None and control is not None:
+            values.append(value)
+            shifted.append(control)
+    if not values:
+        report.not_computed["alignment.boundary"] = "no sample has a mask boundary with edges of the image near it"
+        return
+    held = [value for item in evidence.holdout if (value := _ratio(item.image, item.mask, spacing)) is not None]
+    unit = "edges at boundaries, over those 1 to 3 voxels beside"
+    for name, row in (("alignment.boundary", values), ("alignment.boundary_shifted", shifted)):
+        interval = bootstrap_interval(np.array(row), seed, name)
+        floor = float(np.mean(held)) if held and name == "alignment.boundary" else None
+        better = "higher" if name == "alignment.boundary" else "lower"
+        report.metrics[name] = Figure(float(np.mean(row)), len(row), better, unit, interval, floor)
+
+
+def anatomy(evidence: Evidence, report: Report) -> None:
+    """Compare volumes, intensities, neighbours and pieces of labels with those of hold-out volumes."""
+    made, held, names = evidence.synthetic, evidence.holdout, label_names(evidence)
+    families = (
+        [f"volume.{name}" for name in names] + [f"intensity.{name}" for name in names] + ["adjacency", "topology"]
+    )
+    reason = None
+    if not names:
+        families, reason = ["volume", "intensity", "adjacency", "topology"], "no label is known or drawn"
+    elif min(len(made), len(held)) < _LEAST:
+        reason = f"{len(made)} synthetic and {len(held)} hold-out volumes; needs {_LEAST} of each"
+    if reason is not None:
+        for family in families:
+            report.not_computed[f"alignment.{family}"] = reason
+        return
+    spacing, count = spacing_of(evidence), len(names)
+    labels = range(1, count + 1)
+
+    def intensities(item: Judged) -> np.ndarray:
+        return np.concatenate([label_intensities(c, item.mask, labels=labels) for c in item.image], axis=1)
+
+    volumes = _rows(made, held, lambda item: label_volumes(item.mask, labels=labels, spacing_mm=spacing))
+    levels = _rows(made, held, intensities)
+    for column, name in enumerate(names):
+        _compare(report, f"alignment.volume.{name}", evidence.seed, *(side[:, column] for side in volumes))
+        _compare(report, f"alignment.intensity.{name}", evidence.seed, *(side[:, column] for side in levels))
+    borders = _rows(made, held, lambda item: adjacency(item.mask, labels=count, spacing_mm=spacing).ravel())
+    _compare(report, "alignment.adjacency", evidence.seed, *borders)
+    pieces = _rows(made, held, lambda item: topology(item.mask, labels=labels).ravel())
+    _compare(report, "alignment.topology", evidence.seed, *pieces)
+
+
+def label_names(evidence: Evidence) -> tuple[str, ...]:
+    """Return the names of labels 1..K: the evidence's, else the segmenter's, else their numbers."""
+    most = max(int(item.mask.max(initial=0)) for item in (*evidence.synthetic, *evidence.holdout))
+    model = evidence.bench.segmenter
+    known = evidence.labels or (tuple(model.config.labels) if model is not None else ())
+    return (*known, *(str(value) for value in range(len(known) + 1, most + 1)))
+
+
+def _rows(made: Sequence[Judged], held: Sequence[Judged], measure: Callable[[Judged], np.ndarray]) -> list[np.ndarray]:
+    return [np.stack([measure(item) for item in side]) for side in (made, held)]
+
+
+def _compare(report: Report, name: str, seed: int, made: np.ndarray, held: np.ndarray) -> None:
+    try:
+        found = set_distance(made, held, seed=seed)
+    except ValueError:
+        report.not_computed[name] = "fewer than 2 volumes a side hold it"
+        return
+    made, held = (side.reshape(len(side), -1) for side in (made, held))
+    n = int(np.isfinite(made).any(axis=1).sum())
+    unit = f"hold-out SDs (Wasserstein), mean shift {found.difference:+.2f} SD, p = {found.p_value:.3f}"
+    report.metrics[name] = Figure(found.distance, n, "lower", unit, floor=found.null_mean)
+
+
+def _ratio(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> float | None:
+    try:
+        value = boundary_alignment(image, mask, spacing_mm=spacing)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _moved(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Return the mask 1 to 3 voxels further along one axis, its border repeated; None where the grid is too small."""
+    axis, amount = int(rng.integers(mask.ndim)), int(rng.integers(1, _FURTHEST + 1)) * (1, -1)[int(rng.integers(2))]
+    if mask.shape[axis] <= 2 * _FURTHEST:
+        return None
+    place = np.clip(np.arange(mask.shape[axis]) - amount, 0, mask.shape[axis] - 1)
+    return np.take(mask, place, axis=axis)

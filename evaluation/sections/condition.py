@@ -1,0 +1,200 @@
+"""Whether samples are what was asked for: class, numbers, words of the prompt, size and spacing.
+
+Classes are told by the bench's classifier, numbers and words of labels measured on the mask.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.functional import label_volumes
+from evaluation.report import Figure, Report
+from evaluation.sections._anatomy import label_names
+from evaluation.segmented import bootstrap_interval, segmented, spacing_of
+from synth.sample import AttributeValue
+
+_VOLUME = ("_volume_ml", "_ml", "_volume")
+_COUNT = ("_count", "_number")
+_LEAST_RANKED = 5
+
+
+def condition(evidence: Evidence, report: Report, tell: Tell) -> None:
+    """Measure obedience to the class, the numeric attributes, the text, the size and the spacing asked for."""
+    _classes(evidence, report, tell)
+    _numbers(evidence, report)
+    _labels_in_text(evidence, report)
+    _geometry(evidence, report)
+
+
+def _classes(evidence: Evidence, report: Report, tell: Tell) -> None:
+    """Compare the class recognised with the one asked by attribute, and with the one that the text names."""
+    model = evidence.bench.segmenter
+    levels = _levels(evidence)
+    named = [(item, _mentioned(item.text, levels)) for item in evidence.synthetic]
+    told = {attribute for _, found in named for attribute in found}
+    attribute = getattr(model.config, "attribute", "") if model is not None else ""
+    for other in sorted(told - {attribute}):
+        report.not_computed[f"condition.text.{other}"] = "no classifier of the bench knows it"
+    if model is None:
+        if any(item.asked for item in evidence.synthetic):
+            report.not_computed["condition.class"] = evidence.bench.why_not
+        return
+    seen = {id(one.item): one.name for one in segmented(evidence, tell).synthetic}
+    right = [seen[id(item)] == item.asked for item in evidence.synthetic if item.asked]
+    _share(report, "condition.class", right, "recognised as asked", evidence.seed)
+    known = [(seen[id(item)], found[attribute]) for item, found in named if attribute in found]
+    said = [name == level for name, level in known]
+    _share(report, f"condition.text.{attribute}", said, "recognised as the text says", evidence.seed)
+
+
+def _levels(evidence: Evidence) -> dict[str, set[str]]:
+    """Return the levels of every categorical attribute that some case has, or that the bench knows."""
+    out: dict[str, set[str]] = defaultdict(set)
+    for item in (*evidence.synthetic, *evidence.training, *evidence.holdout):
+        for name, value in item.attributes.items():
+            if isinstance(value, str) and value:
+                out[name].add(value)
+    model = evidence.bench.segmenter
+    attribute = getattr(model.config, "attribute", "") if model is not None else ""
+    if attribute and model is not None:
+        out[attribute] |= set(model.config.classes)
+    return out
+
+
+def _mentioned(text: str | None, levels: Mapping[str, set[str]]) -> dict[str, str]:
+    """Return attribute -> its level in the text, where exactly one is named, as a whole word, and no other's is.
+
+    A level that is a label of several attributes tells none of them.
+    """
+    if not text:
+        return {}
+    hits = {name: [level for level in sorted(known) if _says(text, level)] for name, known in levels.items()}
+    shared = [level for name, known in hits.items() for level in known]
+    return {name: known[0] for name, known in hits.items() if len(known) == 1 and shared.count(known[0]) == 1}
+
+
+def _says(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def _numbers(evidence: Evidence, report: Report) -> None:
+    """Compare numbers asked for with what the mask holds, where the attribute's name is that of a label's measure."""
+    names, spacing = label_names(evidence), spacing_of(evidence)
+    asked = {
+        name
+        for item in evidence.synthetic
+        for name, value in item.attributes.items()
+        if not isinstance(value, (str, bool))
+    }
+    for attribute in sorted(asked):
+        place = _measured(attribute, names)
+        if place is None:
+            report.not_computed[f"condition.{attribute}"] = "its name is not that of a label's volume or count"
+            continue
+        if place[1] == "volume" and not evidence.spacing_mm:
+            report.not_computed[f"condition.{attribute}"] = "the spacing is not known"
+            continue
+        pairs, floor = (_pairs(side, attribute, place, spacing) for side in (evidence.synthetic, evidence.holdout))
+        error = np.abs(pairs[:, 0] - pairs[:, 1])
+        report.metrics[f"condition.{attribute}"] = Figure(
+            float(error.mean()),
+            len(error),
+            "lower",
+            f"{'ml' if place[1] == 'volume' else 'lesions'}, mean |asked - measured on the mask|",
+            bootstrap_interval(error, evidence.seed, attribute),
+            float(np.abs(floor[:, 0] - floor[:, 1]).mean()) if len(floor) else None,
+        )
+        if len(pairs) >= _LEAST_RANKED and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+            report.metrics[f"condition.{attribute}.rank"] = Figure(
+                float(spearmanr(pairs[:, 0], pairs[:, 1])[0]),  # pyright: ignore[reportArgumentType]
+                len(pairs),
+                "higher",
+                "rank correlation of asked and measured",
+            )
+
+
+def _measured(attribute: str, names: Sequence[str]) -> tuple[int, str] | None:
+    """Return the label (1..K) and the measure that an attribute names.
+
+    >>> _measured("lesion_volume_ml", ("wm", "lesion")), _measured("age", ("wm",))
+    ((2, 'volume'), None)
+    """
+    for kind, endings in (("volume", _VOLUME), ("count", _COUNT)):
+        for ending in endings:
+            label = attribute.lower().removesuffix(ending)
+            known = [name.lower().replace(" ", "_") for name in names]
+            if label != attribute.lower() and label in known:
+                return known.index(label) + 1, kind
+    return None
+
+
+def _pairs(side: Sequence[Judged], attribute: str, place: tuple[int, str], spacing: tuple[float, ...]) -> np.ndarray:
+    """Return (asked or recorded, measured) of each case that has the attribute: (n, 2)."""
+    label, kind = place
+    out = []
+    for item in side:
+        value = _number(item.attributes.get(attribute))
+        if value is None:
+            continue
+        if kind == "volume":
+            found = float(label_volumes(item.mask, labels=[label], spacing_mm=spacing)[0])
+        else:
+            structure = np.ones((3,) * item.mask.ndim)
+            found = float(ndimage.label(item.mask == label, structure)[1])  # pyright: ignore[reportIndexIssue]
+        out.append((value, found))
+    return np.array(out).reshape(-1, 2)
+
+
+def _number(value: AttributeValue | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
+
+
+def _labels_in_text(evidence: Evidence, report: Report) -> None:
+    """Check labels that a text names: there where it is named, absent where the text says no or without."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for item in evidence.synthetic:
+        for value, name in enumerate(label_names(evidence), start=1):
+            wanted = _presence(item.text, name)
+            if wanted is not None:
+                right[name].append(bool((item.mask == value).any()) == wanted)
+    for name, hits in sorted(right.items()):
+        _share(report, f"condition.text.{name}", hits, "there or absent as the text says", evidence.seed)
+
+
+def _presence(text: str | None, label: str) -> bool | None:
+    """Return whether a text asks for a label (True), for none of it (False), or does not name it (None).
+
+    >>> [_presence(text, "lesion") for text in ("two large lesions", "T1, no lesion", "without any lesions", "a brain")]
+    [True, False, False, None]
+    """
+    word = rf"{re.escape(label)}(?:s|es)?(?!\w)"
+    if not text or not re.search(rf"(?<!\w){word}", text, re.IGNORECASE):
+        return None
+    return re.search(rf"(?<!\w)(?:no|without|free of)\s+(?:any\s+)?{word}", text, re.IGNORECASE) is None
+
+
+def _geometry(evidence: Evidence, report: Report) -> None:
+    """Compare size and spacing with what was asked, of samples that say both."""
+    sizes = [i.native_grid == i.asked_grid for i in evidence.synthetic if i.asked_grid and i.native_grid]
+    _share(report, "condition.size", sizes, "of the size asked for", evidence.seed)
+    told = [i for i in evidence.synthetic if i.asked_spacing_mm and i.native_spacing_mm]
+    if told:
+        off = [np.abs(np.subtract(i.native_spacing_mm, i.asked_spacing_mm)).max() for i in told]
+        report.metrics["condition.spacing"] = Figure(
+            float(np.mean(off)), len(off), "lower", "mm, largest |asked - got| of the axes"
+        )
+
+
+def _share(report: Report, name: str, hits: Sequence[bool], unit: str, seed: int) -> None:
+    if hits:
+        values = np.array(hits, dtype=np.float64)
+        interval = bootstrap_interval(values, seed, name)
+        report.metrics[name] = Figure(float(values.mean()), len(values), "higher", unit, interval)

@@ -1,0 +1,110 @@
+"""What the bench's segmenter makes of the evidence, measured once and shared by sections. Knows no report.
+
+Probabilities of a set would not fit memory: of each volume only its label map, class and calibration are kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.functional import brier_score, dice, expected_calibration_error, roi_rows, volume_crps
+from synth.rng import numpy_rng
+
+MOST_HELD_OUT = 48
+_MARGIN = 2.0  # voxels around foreground in which calibration is judged
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Calibration of one volume's probabilities near foreground, NaN without any; CRPS in ml of each label."""
+
+    ece: float
+    brier: float
+    crps: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """One volume as the segmenter sees it; calibration None where the segmenter gives labels only."""
+
+    item: Judged
+    labels: np.ndarray
+    name: str
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, eq=False)
+class BothSides:
+    """Synthetic and held-out volumes, segmented; of the latter at most 48, drawn by the evidence's seed."""
+
+    synthetic: Sequence[Segmented]
+    holdout: Sequence[Segmented]
+
+
+def segmented(evidence: Evidence, tell: Tell) -> BothSides:
+    """Return both sides of the evidence through its segmenter, which must be there; measured once."""
+    kept = evidence.__dict__.get("_segmented")
+    if kept is None:
+        held = evidence.holdout
+        order = numpy_rng(evidence.seed, "segmented hold-out").permutation(len(held))[:MOST_HELD_OUT]
+        chosen = [held[int(i)] for i in np.sort(order)]
+        kept = BothSides(*([_one(evidence, item, tell) for item in side] for side in (evidence.synthetic, chosen)))
+        evidence.__dict__["_segmented"] = kept
+    return kept
+
+
+def spacing_of(evidence: Evidence) -> tuple[float, ...]:
+    """Return the spacing of the evidence's grid; voxels where it is not known."""
+    return evidence.spacing_mm or (1.0,) * evidence.synthetic[0].mask.ndim
+
+
+def dice_rows(found: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: Sequence[int]) -> np.ndarray:
+    """Return Dice (samples, labels); NaN where the mask lacks the label or the grids differ."""
+    rows = np.full((len(found), len(labels)), np.nan)
+    for index, (a, b) in enumerate(zip(found, masks, strict=True)):
+        if a.shape == b.shape:
+            present = np.array([(b == label).any() for label in labels])
+            rows[index] = np.where(present, dice(a, b, labels=labels), np.nan)
+    return rows
+
+
+def relative(rows: np.ndarray, own: np.ndarray) -> float | None:
+    """Return the mean over labels of mean Dice, over the same mean of the segmenter's own; None without a label."""
+    count = np.isfinite(rows).sum(axis=0)
+    kept = (count > 0) & (own > 0)
+    if not kept.any():
+        return None
+    return float((np.nansum(rows, axis=0)[kept] / count[kept]).mean() / own[kept].mean())
+
+
+def bootstrap_interval(values: np.ndarray, seed: int, name: str, *, draws: int = 1000) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the mean of values (n,); None below 5, where it would say nothing."""
+    if len(values) < 5:
+        return None
+    picked = numpy_rng(seed, "interval", name).integers(len(values), size=(draws, len(values)))
+    low, high = np.quantile(values[picked].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _one(evidence: Evidence, item: Judged, tell: Tell) -> Segmented:
+    model: Any = evidence.bench.segmenter
+    if not hasattr(model, "probabilities"):
+        labels, name = model.label(item.image)
+        tell("segmented")
+        return Segmented(item, labels, name, None)
+    shares, name = model.probabilities(item.image)
+    calibration = None
+    if shares.shape[1:] == item.mask.shape and item.mask.max(initial=0) < len(shares):
+        rows, truth = roi_rows(shares, item.mask, margin=_MARGIN)
+        some = len(truth) > 0
+        rows = rows / rows.sum(axis=1, keepdims=True)  # float32 sums are 1 to 7 digits only
+        calibration = Calibration(
+            expected_calibration_error(rows, truth) if some else float("nan"),
+            brier_score(rows, truth) if some else float("nan"),
+            volume_crps(shares, item.mask, labels=range(1, len(shares)), spacing_mm=spacing_of(evidence)),
+        )
+    tell("segmented")
+    return Segmented(item, shares.argmax(axis=0).astype(np.uint8), name, calibration)
