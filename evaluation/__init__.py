@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MultiScaleSSIM,
         SurfaceDice,
     )
+    from evaluation.metrics_radiomics import FrechetRadiomicsDistance
 
 __all__ = [
     "HD95",
@@ -26,6 +27,7 @@ __all__ = [
     "CalibrationError",
     "Dice",
     "FrechetDistance",
+    "FrechetRadiomicsDistance",
     "KernelDistance",
     "MultiScaleSSIM",
     "SurfaceDice",
@@ -35,6 +37,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
+    if name == "FrechetRadiomicsDistance":
+        from evaluation.metrics_radiomics import FrechetRadiomicsDistance
+
+        return FrechetRadiomicsDistance
     from evaluation import metrics
 
     return getattr(metrics, name)

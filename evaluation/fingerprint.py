@@ -21,6 +21,7 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
     judge          sha256 of the segmenter's weights; empty without one
     """
     extractor = evidence.extractor
+    n = [len(side) for side in (evidence.synthetic, evidence.training, evidence.holdout)]
     windows = "; ".join(f"{low:g}..{high:g}" for low, high in evidence.windows)
     return {
         "features": f"{extractor.name} {extractor.fingerprint()}",
@@ -30,7 +31,7 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
         "resampling": f"{extractor.spec.filter}; torch {_version('torch')}; scipy {_version('scipy')}",
         "intensity": windows or "mapped 0.5/99.5 %",
         "spacing_mm": " x ".join(f"{step:g}" for step in evidence.spacing_mm) or "not given",
-        "n": f"{len(evidence.synthetic)} synthetic, {len(evidence.training)} training, {len(evidence.holdout)} held out",
+        "n": f"{n[0]} synthetic, {n[1]} training, {n[2]} held out",
         "real": _set_digest((*evidence.training, *evidence.holdout)),
         "judge": _weights(evidence.bench.segmenter),
     }

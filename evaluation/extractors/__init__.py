@@ -1,8 +1,8 @@
 """Feature extractors: a volume in, one vector out, with a fingerprint of how. Nothing here downloads.
 
-    radiomics_extractor()  weight-free, 2D and 3D, the default, always there
-    imagenet_extractor()   2.5D EfficientNet-Lite0 from the extra synthvol[imagenet]
-    from_file(SPECS[...])  Inception, RadImageNet, DINOv2, MedicalNet: input specifications without weights
+radiomics_extractor()  weight-free, 2D and 3D, the default, always there
+imagenet_extractor()   2.5D EfficientNet-Lite0 from the extra synthvol[imagenet]
+from_file(SPECS[...])  Inception, RadImageNet, DINOv2, MedicalNet: input specifications without weights
 """
 
 from evaluation.extractors.base import Extractor, InputSpec, mapped_windows

@@ -26,9 +26,7 @@ def measure_with(network: Network, spec: InputSpec) -> Measure:
     the volume's features (2 d,); a 2D image gives (d,). Volume: (d,). Several channels are measured one by one.
     """
 
-    def measure(
-        image: np.ndarray, mask: np.ndarray | None, labels: int, spacing_mm: tuple[float, ...]
-    ) -> np.ndarray:
+    def measure(image: np.ndarray, mask: np.ndarray | None, labels: int, spacing_mm: tuple[float, ...]) -> np.ndarray:
         rows = [_channel(network, spec, channel, spacing_mm) for channel in image]
         return np.concatenate(rows)
 

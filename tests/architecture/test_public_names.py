@@ -31,6 +31,7 @@ PUBLIC = {
         "CalibrationError",
         "Dice",
         "FrechetDistance",
+        "FrechetRadiomicsDistance",
         "HD95",
         "KernelDistance",
         "MultiScaleSSIM",

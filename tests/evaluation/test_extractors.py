@@ -181,3 +181,47 @@ def test_the_cache_folder_is_made_where_it_is_asked_for(tmp_path: Path) -> None:
     extractor, _ = counting()
     FeatureCache(tmp_path / "a" / "b").features(extractor, np.zeros((1, 4, 4)))
     assert len(list((tmp_path / "a" / "b").glob("*.npy"))) == 1
+
+
+def sets(shift: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    out = []
+    for index in range(12):
+        image, mask = volume(index, (12, 12))
+        out.append((image + shift, mask))
+    return out
+
+
+def test_the_frechet_radiomics_distance_names_its_logarithm_and_scales_by_the_real_set() -> None:
+    import torch
+
+    from evaluation import FrechetRadiomicsDistance
+    from evaluation import functional as F
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, 5)), rng.normal(0.5, 2.0, size=(60, 5))
+    square = F.frechet_radiomics_distance(x, y, log="none")
+    assert square == pytest.approx(F.frechet_distance((x - y.mean(0)) / y.std(0), (y - y.mean(0)) / y.std(0)))
+    assert F.frechet_radiomics_distance(x, y) == pytest.approx(np.log(square) / 2)
+    assert F.frechet_radiomics_distance(x, y, log="code") == pytest.approx(np.log(square))
+    units = np.array([1.0, 1e3, 1e-3, 7.0, 1.0])
+    assert F.frechet_radiomics_distance(x * units, y * units) == pytest.approx(np.log(square) / 2)
+    constant = np.column_stack([y, np.ones(60)])
+    assert F.frechet_radiomics_distance(np.column_stack([x, np.zeros(80)]), constant, log="none") == pytest.approx(
+        square
+    )
+    assert F.frechet_radiomics_distance(y, y) == -np.inf
+    with pytest.raises(ValueError, match="constant"):
+        F.frechet_radiomics_distance(x, np.ones((4, 5)))
+    with pytest.raises(ValueError, match="paper, code or none"):
+        F.frechet_radiomics_distance(x, y, log=cast("Any", "log"))
+
+    metric = FrechetRadiomicsDistance(labels=2, log="none")
+    with pytest.raises(ValueError, match="before compute"):
+        metric.compute()
+    for real, shift in ((True, 0.0), (False, 0.1)):
+        images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*sets(shift), strict=True))
+        for half in (slice(0, 5), slice(5, 12)):
+            metric.update(images[half], masks[half], real=real)
+    measure = radiomics_extractor()
+    rows = [np.stack([measure(a, b, labels=2) for a, b in sets(shift)]) for shift in (0.1, 0.0)]
+    assert float(metric.compute()) == pytest.approx(F.frechet_radiomics_distance(*rows, log="none"))
