@@ -6,7 +6,7 @@ python -m benchmarks.corruptions DATA benchmarks/results/corruptions.json --coun
 python -m benchmarks.corruptions DATA benchmarks/results/corruptions.json --markdown docs/corruptions.md
 
 The cases are parted by patient: the first `count` are the real set, the next `count` are corrupted, and for
-corruptions of sets a pool of all the rest stands in. Each metric of `evaluation.sensitivity` declares what it must
+corruptions of sets the next 3 x `count` are drawn from. Each metric of `evaluation.sensitivity` declares what it must
 see; a cell holds its values at severities 0 (clean) to 5 for each seed. Rows that are there already are not made
 again. The third command writes the table of what is there.
 """
@@ -89,7 +89,8 @@ class Matrix:
     def __init__(self, options: Options, pool: ProcessPoolExecutor) -> None:
         self.options, self.pool = options, pool
         self.prepared = Prepared.load(options.data)
-        real, self.others = _sides(self.prepared, options.count)
+        real, others = _sides(self.prepared, options.count)
+        self.others = others[: 3 * options.count]
         self.case_of = partial(Task, options.data)
         rows = self._rows([self.case_of(case.case, "", 0, 0, False) for case in real])[0]
         self.centre, self.spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
@@ -120,7 +121,7 @@ class Matrix:
         for seed in range(self.options.seeds):
             steps = [self._changed(name, severity, seed) for severity in range(6)]
             for metric, probe in PROBES.items():
-                if not (probe.paired and name in SET_CORRUPTIONS):
+                if not (probe.paired and (name in SET_CORRUPTIONS or not self.options.pairs)):
                     out.setdefault(metric, []).append([probe.measure(sets) for sets in steps])
         return out
 

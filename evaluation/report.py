@@ -147,6 +147,8 @@ _MEANING = {
     "alignment.agreement": "how well a segmenter finds the given masks in the synthetic images, against its own score",
     "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its held-out Dice",
     "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
+    "artefact.auroc": "how well the gate tells corrupted held-out volumes from clean ones: a control of the gate",
+    "artefact.share_flagged": "share of samples whose patches are less like real ones than 95 % of held-out volumes",
     "condition.class": "share of samples whose asked class a classifier recognises",
     "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
     "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",

@@ -1,7 +1,8 @@
 """Faults of images in 2D and 3D, each in five severities: what a metric must see and a gate must flag.
 
 Each takes an image (channel, *grid) with its mask (*grid), and returns both. The random pattern depends on seed and
-name, never on severity, and a severity scales it or takes more of it: a fault grows by construction. Amplitudes are
+name, never on severity, and a severity scales it or takes more of it: a fault grows by construction (but for grids of
+so few slices or lines that two shares of them are the same number). Amplitudes are
 shares of `value_range`, which is 1 for mapped intensities and the width of the window in native units (400 for a CT
 window of 400 HU: an offset of severity 4, 0.125, is then +50 HU). The last axis is taken as the slice axis, the
 first as the phase-encoding one.
