@@ -37,7 +37,8 @@ class FrechetRadiomicsDistance(Metric):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.labels, self.spacing_mm, self.log, self.debias = labels, tuple(spacing_mm), log, debias
+        self.labels, self.spacing_mm, self.debias = labels, tuple(spacing_mm), debias
+        self.log: Log = log
         self.extractor = extractor or radiomics_extractor()
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("synthetic", default=[], dist_reduce_fx="cat")

@@ -49,14 +49,14 @@ def radiomics_table(
     their number depend only on channels, dimensions and `labels`. About 70 + 10 for each label in 3D.
     """
     table: dict[str, float] = {}
-    labelled = _clipped(mask, labels) if mask is not None and labels else None
+    grid = image.shape[1:]
+    labelled = _clipped(mask, labels) if mask is not None and labels else np.zeros(grid, dtype=np.intp)
     for number, channel in enumerate(np.asarray(image, dtype=np.float64)):
         found = {**_first_order(channel), **_cooccurrence(channel), **_scales(channel), **_cells(channel)}
         if labels:
             found |= _intensity(channel, labelled, labels)
         table |= {f"c{number}.{name}": value for name, value in found.items()}
     if labels:
-        grid = image.shape[1:]
         table |= _shape(labelled, labels, grid, spacing_mm or (1.0,) * len(grid))
     return table
 
@@ -191,40 +191,33 @@ def _cells(channel: np.ndarray) -> dict[str, float]:
     return {f"cell{name}": float(part.mean()) if part.size else 0.0 for name, part in cells.items()}
 
 
-def _intensity(channel: np.ndarray, mask: np.ndarray | None, labels: int) -> dict[str, float]:
-    count = total = square = np.zeros(labels + 1)
-    if mask is not None:
-        flat, values = mask.ravel(), channel.ravel()
-        count = np.bincount(flat, minlength=labels + 1)
-        total = np.bincount(flat, values, minlength=labels + 1)
-        square = np.bincount(flat, values * values, minlength=labels + 1)
-    mean = total / np.maximum(count, 1)
-    spread = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0.0))
+def _intensity(channel: np.ndarray, mask: np.ndarray, labels: int) -> dict[str, float]:
+    flat, values = mask.ravel(), channel.ravel()
+    count = np.maximum(np.bincount(flat, minlength=labels + 1), 1)
+    mean = np.bincount(flat, values, minlength=labels + 1) / count
+    square = np.bincount(flat, values * values, minlength=labels + 1) / count
+    spread = np.sqrt(np.maximum(square - mean**2, 0.0))
     out = {}
     for label in range(1, labels + 1):
         out |= {f"label{label}.mean": float(mean[label]), f"label{label}.spread": float(spread[label])}
     return out
 
 
-def _shape(
-    mask: np.ndarray | None, labels: int, grid: tuple[int, ...], spacing_mm: tuple[float, ...]
-) -> dict[str, float]:
-    dims = len(grid)
-    step = np.array(spacing_mm)
+def _shape(mask: np.ndarray, labels: int, grid: tuple[int, ...], spacing_mm: tuple[float, ...]) -> dict[str, float]:
+    dims, step = len(grid), np.array(spacing_mm)
+    where = np.flatnonzero(mask)
+    flat = mask.ravel()[where]
+    place = np.stack(np.unravel_index(where, grid)).astype(np.float64)
+    place = (place - (np.array(grid)[:, None] - 1) / 2) * step[:, None]
+    count = np.bincount(flat, minlength=labels + 1)
+    centre = np.stack([np.bincount(flat, axis, minlength=labels + 1) for axis in place]) / np.maximum(count, 1)
+    place = place - centre[:, flat]
+    surface = _surface(mask, labels, step)
+    names = ["volume", "roughness", *[f"centre{a}" for a in range(dims)], *[f"axis{a}" for a in range(dims)]]
     out: dict[str, float] = {}
-    if mask is not None:
-        where = np.flatnonzero(mask)
-        flat = mask.ravel()[where]
-        place = np.stack(np.unravel_index(where, grid)).astype(np.float64)
-        place = (place - (np.array(grid)[:, None] - 1) / 2) * step[:, None]
-        count = np.bincount(flat, minlength=labels + 1)
-        centre = np.stack([np.bincount(flat, axis, minlength=labels + 1) for axis in place]) / np.maximum(count, 1)
-        place = place - centre[:, flat]
-        surface = _surface(mask, labels, step)
     for label in range(1, labels + 1):
-        names = ["volume", "roughness", *[f"centre{a}" for a in range(dims)], *[f"axis{a}" for a in range(dims)]]
         values = [0.0] * len(names)
-        if mask is not None and count[label]:
+        if count[label]:
             apart = place[:, flat == label]
             spread = np.sqrt(np.maximum(np.linalg.eigvalsh(apart @ apart.T / count[label]), 0.0))
             volume = count[label] * float(step.prod())
