@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from evaluation.artefact import auroc, describe, fit_gate
 from synth.augment import CORRUPTIONS, corrupt
@@ -51,7 +51,7 @@ def patchwise(images: list[np.ndarray]) -> dict[str, Score]:
     centre, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     z = (rows - centre) / spread
     factor = np.linalg.cholesky(np.linalg.inv(np.cov(z.T) + 0.02 * np.eye(z.shape[1])))
-    core = cKDTree((z @ factor)[rng.permutation(len(z))[:8000]])
+    core = KDTree((z @ factor)[rng.permutation(len(z))[:8000]])
 
     def white(image: np.ndarray) -> np.ndarray:
         return ((describe(image)[0] - centre) / spread) @ factor
@@ -105,22 +105,20 @@ def main(options: Options) -> None:
         "clean_median": round(float(np.median(clean["gate"])), 4),
     }
     rows: list[dict[str, object]] = []
+    found: dict[str, list[float]] = {name: [] for name in scores}
     for corruption in CORRUPTIONS:
         for severity in (*options.severities, 0):
             chosen = [(options.each * len(rows) + index) % len(held) for index in range(options.each)]
             made = [spoilt(held[item], corruption, severity, seed) for seed, item in enumerate(chosen)]
-            found = {name: auroc([score(image) for image in made], clean[name]) for name, score in scores.items()}
-            row = {
-                "corruption": corruption,
-                "severity": severity or "local",
-                **{k: round(v, 4) for k, v in found.items()},
-            }
+            row: dict[str, object] = {"corruption": corruption, "severity": severity or "local"}
+            for name, score in scores.items():
+                value = auroc([score(image) for image in made], clean[name])
+                row[name] = round(value, 4)
+                if severity:
+                    found[name].append(value)
             rows.append(row)
             print(json.dumps(row), flush=True)
-        means = {
-            f"mean_auroc_{name}": round(float(np.mean([row[name] for row in rows if row["severity"] != "local"])), 4)
-            for name in scores
-        }  # fmt: skip
+        means = {f"mean_auroc_{name}": round(float(np.mean(values)), 4) for name, values in found.items()}
         write_bytes(options.out, (json.dumps({**about, **means, "rows": rows}, indent=1) + "\n").encode())
 
 

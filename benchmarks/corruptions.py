@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,9 +60,15 @@ class Task:
     pairs: bool
 
 
+@cache
+def opened(folder: Path) -> Prepared:
+    """Return the prepared folder, opened once in each process."""
+    return Prepared.load(folder)
+
+
 def measure(task: Task) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Return features of the corrupted volume, and the image and what it was where it goes into pairs."""
-    prepared = Prepared.load(task.folder)
+    prepared = opened(task.folder)
     case = prepared.case(task.case)
     clean, mask = np.array(prepared.image(case)), np.array(prepared.mask(case))
     image, moved = (clean, mask)

@@ -99,13 +99,19 @@ def order_of(probe: Probe, values: Sequence[float]) -> Order:
     >>> order_of(PROBES["ssim"], [1.0, 0.9, 0.5, 0.2, 0.0, 0.0])
     Order(strict=True, rises=True, saturated=2, spearman=1.0)
     """
-    from scipy import stats
-
     sign = 1.0 if probe.worse == "higher" else -1.0
     worse = sign * np.array(values, dtype=np.float64)
     end = np.inf if probe.saturates is None else sign * probe.saturates
     saturated = int((worse[1:] >= end - 1e-6).sum())
     steps = np.diff(worse[1 : len(worse) - max(saturated - 1, 0)])
     kept = worse[1 : len(worse) - max(saturated - 1, 0)]
-    rank = float(stats.spearmanr(np.arange(len(kept)), kept).statistic) if len(set(kept)) > 1 else float(saturated > 0)
+    rank = _spearman(kept) if len(set(kept)) > 1 else float(saturated > 0)
     return Order(bool((steps > 0).all()), bool(worse[1] > worse[0]), saturated, round(rank, 6))
+
+
+def _spearman(values: np.ndarray) -> float:
+    """Return the rank correlation of values with their order, ties sharing their mean rank."""
+    from scipy import stats
+
+    ranks = stats.rankdata(values)
+    return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])

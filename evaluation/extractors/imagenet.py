@@ -92,12 +92,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 class _SamePadding(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME: what is missing is split, the larger half behind."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         pad: list[int] = []
-        for n, kernel, stride in zip(reversed(x.shape[2:]), reversed(self.kernel_size), reversed(self.stride)):
+        for n, kernel, stride in zip(reversed(input.shape[2:]), reversed(self.kernel_size), reversed(self.stride)):
             missing = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
             pad += [missing // 2, missing - missing // 2]
-        return functional.conv2d(functional.pad(x, pad), self.weight, None, self.stride, groups=self.groups)
+        return functional.conv2d(functional.pad(input, pad), self.weight, None, self.stride, groups=self.groups)
 
 
 def _norm(width: int) -> nn.BatchNorm2d:
