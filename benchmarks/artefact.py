@@ -97,7 +97,8 @@ def main(options: Options) -> None:
     clean = {name: [score(image) for image in held] for name, score in scores.items()}
     about = {
         "command": f"python -m benchmarks.artefact DATA {options.out} --training {options.training} "
-        f"--held-out {options.held_out} --each {options.each}",
+        f"--held-out {options.held_out} --each {options.each} "
+        f"--severities {' '.join(map(str, options.severities))}",
         "population": prepared.schema.population,
         "n": [len(train), len(held), options.each],
         "fit_seconds": round(fitted, 2),

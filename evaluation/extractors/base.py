@@ -13,7 +13,7 @@ import numpy as np
 
 from synth.errors import DataError
 
-Filter = Literal["none", "linear-antialiased", "bilinear-tf1"]
+Filter = Literal["none", "linear-antialiased", "bilinear-tf1", "linear-gaussian"]
 Measure = Callable[[np.ndarray, np.ndarray | None, int, tuple[float, ...]], np.ndarray]
 """(image (channel, *grid) mapped, mask (*grid) or None, number of labels, spacing in mm) -> (d,)."""
 
@@ -24,7 +24,7 @@ class InputSpec:
 
     view           planes: slices along every axis of the grid, pooled to one vector; volume: the whole grid
     size           pixels (voxels) along every axis of the input; empty: as large as the volume, padded to `multiple`
-    spacing_mm     of a pixel after resampling; None: the grid is padded to a square and resized to `size`
+    spacing_mm     of a pixel after resampling; None: a slice is padded to a square, and resized to `size`
     gap_mm         between slices; 0 for every slice
     windows        mapped intensities that become 0 and 1, one pair for each input channel; see `mapped_windows`
     mean, std      subtracted and divided by, for each input channel, after windowing
@@ -32,7 +32,8 @@ class InputSpec:
     normalise      fixed: by mean and std; zscore: by the volume's own voxels that are not 0
     channel_order  of the input; the windows are in this order
     filter         resampling: none, linear-antialiased (torch, antialias=True), bilinear-tf1 (TensorFlow 1.x
-                   resize_bilinear with align_corners=False, no half-pixel centres, no antialiasing)
+                   resize_bilinear with align_corners=False, no half-pixel centres, no antialiasing), and for
+                   volumes linear-gaussian (as Volume.resample_to)
     """
 
     view: Literal["planes", "volume"] = "volume"

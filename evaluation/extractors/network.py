@@ -13,9 +13,11 @@ from torch.nn import functional
 
 from evaluation.extractors.base import InputSpec, Measure
 from synth.errors import DataError
+from synth.volume import Volume
 
 Network = Callable[[Tensor], Tensor]
 """(batch, channel, *size) float32 -> (batch, d) or (batch, d, *grid), whose mean over the grid is taken."""
+_AT_ONCE = 8  # slices in one forward: memory, not results, depends on it
 _EMPTY = 0.02  # a slice whose mapped intensities all lie below holds air alone
 
 
@@ -38,8 +40,8 @@ def _channel(network: Network, spec: InputSpec, channel: np.ndarray, spacing_mm:
     if spec.view == "volume":
         if channel.ndim != 3:
             raise DataError("this extractor sees volumes, and the image is 2D; take one that sees planes")
-        return _features(network, _normalised(_volume(channel, spec), spec, channel)[None])[0]
-    batches = list(planes(channel, spec, spacing_mm))
+        return _features(network, _normalised(_volume(channel, spec, spacing_mm), spec, channel)[None])[0]
+    batches = [part for batch in planes(channel, spec, spacing_mm) for part in batch.split(_AT_ONCE)]
     rows = np.concatenate([_features(network, _normalised(batch, spec, channel)) for batch in batches])
     return rows[0] if channel.ndim == 2 else np.concatenate([rows.mean(axis=0), rows.std(axis=0)])
 
@@ -118,13 +120,26 @@ def _padded(x: Tensor, multiple: int) -> Tensor:
     return _fitted(x, tuple(n + -n % multiple for n in x.shape[2:]))
 
 
-def _volume(channel: np.ndarray, spec: InputSpec) -> Tensor:
-    x = torch.from_numpy(np.array(channel, dtype=np.float32))[None]
-    if spec.normalise == "fixed":
-        x = _windowed(x, spec)[0][None]
-    if spec.size:
-        x = functional.interpolate(x[None], size=spec.size, mode="trilinear", align_corners=False)[0]
-    return _padded(x[None], spec.multiple)[0]
+def _volume(channel: np.ndarray, spec: InputSpec, spacing_mm: tuple[float, ...]) -> Tensor:
+    """Return (windows, *grid): resampled to the spacing, else to the size; then padded or cropped."""
+    wanted = spec.size or channel.shape
+    if spec.spacing_mm is not None:
+        sides = zip(channel.shape, spacing_mm, strict=True)
+        wanted = tuple(max(round(n * step / spec.spacing_mm), 1) for n, step in sides)
+    x = torch.from_numpy(np.array(_resampled(channel, wanted, spec), dtype=np.float32))[None]
+    x = _windowed(x, spec) if spec.normalise == "fixed" else x[None]
+    return (_fitted(x, spec.size) if spec.size else _padded(x, spec.multiple))[0]
+
+
+def _resampled(channel: np.ndarray, grid: tuple[int, ...], spec: InputSpec) -> np.ndarray:
+    if grid == channel.shape:
+        return channel
+    if spec.filter != "linear-gaussian":
+        raise DataError(f"volumes are resampled by the filter linear-gaussian, not {spec.filter}")
+    step = np.array(channel.shape) / np.array(grid)
+    affine = np.diag([*step, 1.0])
+    affine[:3, 3] = (step - 1) / 2
+    return Volume(channel[None]).resample_to(grid, affine).data[0]
 
 
 def _normalised(x: Tensor, spec: InputSpec, channel: np.ndarray) -> Tensor:

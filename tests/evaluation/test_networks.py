@@ -79,6 +79,11 @@ def test_slices_are_chosen_by_gap_pooled_and_air_is_left_out() -> None:
     row = Extractor("mean", measure_with(_mean, spec), spec, "0")(volume[None], spacing_mm=(1.0, 1.0, 4.0))
     rows = np.concatenate([batch.mean(dim=(2, 3)).numpy().ravel() for batch in batches])
     assert row == pytest.approx([rows.mean(), rows.std()], rel=1e-5)
+    every = InputSpec(view="planes")
+    solid = np.random.default_rng(1).uniform(0.5, 1.0, (20, 9, 11)).astype(np.float32)
+    means = np.concatenate([solid.mean(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))])
+    row = Extractor("mean", measure_with(_mean, every), every, "0")(solid[None])
+    assert row == pytest.approx([means.mean(), means.std()], rel=1e-4)
     assert len(list(planes(0 * volume, spec, (1.0, 1.0, 1.0)))[0]) == 1
 
 
@@ -99,6 +104,33 @@ def test_tensorflow_1_bilinear_has_no_half_pixel_centres() -> None:
     x = torch.tensor([[[[0.0, 1.0, 2.0]] * 2]])
     found = resized(x, InputSpec(view="planes", size=(2, 6), filter="bilinear-tf1"))
     assert found[0, 0, 0].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0, 2.0])
+
+
+def test_volumes_are_resampled_to_a_size_or_a_spacing() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def network(x: Tensor) -> Tensor:
+        shapes.append(tuple(x.shape))
+        return x
+
+    volume = np.zeros((1, 8, 12, 16))
+    volume[:, 2:6] = 0.75
+    for changes in ({"size": (4, 6, 8)}, {"spacing_mm": 2.0, "multiple": 4}, {}):
+        windows = ((0.0, 1.0), (0.5, 1.0))
+        base = {
+            "view": "volume",
+            "windows": windows,
+            "mean": (0.0, 0.0),
+            "std": (1.0, 1.0),
+            "filter": "linear-gaussian",
+        }
+        spec = InputSpec(**{**base, **changes})
+        row = Extractor("mean", measure_with(network, spec), spec, "0")(volume, spacing_mm=(1.0, 1.0, 2.0))
+        assert row[0] == pytest.approx(0.375 * (24 / 32 if "multiple" in changes else 1.0), rel=0.02)
+    assert shapes == [(1, 2, 4, 6, 8), (1, 2, 4, 8, 16), (1, 2, 8, 12, 16)]
+    spec = InputSpec(size=(4, 6, 8))
+    with pytest.raises(DataError, match="linear-gaussian"):
+        Extractor("mean", measure_with(network, spec), spec, "0")(volume)
 
 
 class _Tiny(nn.Module):
