@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import tyro
 from scipy import stats
 
 from benchmarks.brain_samples import LABELS, Ask, Made, Volumes, make, start
-from evaluation.features import features
+from evaluation.extractors import radiomics_extractor
 from evaluation.functional import dice, frechet_distance, radial_power_spectrum, texture_deviation
 from evaluation.segmenter import Segmenter
 from pipelines.judges import find_bench
@@ -180,8 +181,9 @@ def _rank(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 def frechet(made: Sequence[Made], like: Volumes, against: Volumes) -> dict[str, object]:
     """Return the plain Fréchet distance of synthetic pairs to one half of a cohort, beside that of the other half."""
-    synthetic = np.array([features(sample.image[None], sample.mask, labels=len(LABELS)) for sample in made])
-    halves = [np.array([features(i[None], m, labels=len(LABELS)) for _, i, m in half]) for half in (like, against)]
+    features = partial(radiomics_extractor(), labels=len(LABELS), spacing_mm=like.prepared.schema.spacing_mm)
+    synthetic = np.array([features(sample.image[None], sample.mask) for sample in made])
+    halves = [np.array([features(i[None], m) for _, i, m in half]) for half in (like, against)]
     scale = np.concatenate(halves).std(axis=0) + 1e-6
     return {
         "n": [len(synthetic), len(halves[1])],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         VendiScore,
     )
     from evaluation.metrics_paired import FSIM, MAE, NCC, PSNR, SSIM, MultiScaleSSIM, PerceptualDistance
+    from evaluation.metrics_radiomics import FrechetRadiomicsDistance
     from evaluation.metrics_segmentation import (
         HD95,
         BoundaryAlignment,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "metrics_radiomics": ("FrechetRadiomicsDistance",),
     "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
     "metrics_distribution": (
         "DensityCoverage",
@@ -53,6 +55,7 @@ __all__ = [
     "DensityCoverage",
     "Dice",
     "FrechetDistance",
+    "FrechetRadiomicsDistance",
     "KernelDistance",
     "LabelVolumeError",
     "LesionDetection",

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from evaluation import features as extractor
+from evaluation.extractors import Extractor, FeatureCache, radiomics_extractor
 from evaluation.segmenter import Segmenter
 from synth.errors import DataError
 from synth.sample import AttributeValue
@@ -65,6 +66,8 @@ class Evidence:
     labels       names of labels 1..K
     spacing_mm   of the grid on which all are compared
     windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
+    extractor    what features are measured with; by default the weight-free one
+    cache        where features are kept between runs; None measures anew
     """
 
     synthetic: Sequence[Judged]
@@ -76,6 +79,8 @@ class Evidence:
     windows: tuple[tuple[float, float], ...] = ()
     bench: Bench = field(default_factory=Bench)
     seed: int = 0
+    extractor: Extractor = field(default_factory=radiomics_extractor)
+    cache: FeatureCache | None = None
 
     def __post_init__(self) -> None:
         """Errors: DataError for no sample, voxels that are no numbers, other channels or dimensions."""
@@ -89,9 +94,17 @@ class Evidence:
         if "_features" not in self.__dict__:
             everyone = (*self.synthetic, *self.training, *self.holdout)
             labels = max((int(item.mask.max(initial=0)) for item in everyone), default=0)
-            sides = (_rows(side, labels, tell) for side in (self.synthetic, self.training, self.holdout))
+            sides = (self._rows(side, labels, tell) for side in (self.synthetic, self.training, self.holdout))
             self.__dict__["_features"] = Features(*sides)
         return self.__dict__["_features"]
+
+    def _rows(self, items: Sequence[Judged], labels: int, tell: Tell) -> np.ndarray:
+        measure = partial(self.cache.features, self.extractor) if self.cache is not None else self.extractor
+        out = []
+        for item in items:
+            out.append(measure(item.image, item.mask, labels=labels, spacing_mm=self.spacing_mm))
+            tell("measured")
+        return np.stack(out) if out else np.zeros((0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,14 +114,6 @@ class Features:
     synthetic: np.ndarray
     training: np.ndarray
     holdout: np.ndarray
-
-
-def _rows(items: Sequence[Judged], labels: int, tell: Tell) -> np.ndarray:
-    out = []
-    for item in items:
-        out.append(extractor.features(item.image, item.mask, labels=labels))
-        tell("measured")
-    return np.stack(out) if out else np.zeros((0, 1))
 
 
 def _check(item: Judged, first: Judged) -> None:

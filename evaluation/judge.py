@@ -5,8 +5,8 @@ Everything is measured on mapped intensities, so that native units do not matter
 
 from collections.abc import Collection
 
-from evaluation import features
 from evaluation.evidence import Evidence, Tell
+from evaluation.fingerprint import fingerprint_of
 from evaluation.report import Report
 from evaluation.sections import SECTIONS
 from synth.errors import ConfigError, nearest
@@ -22,7 +22,7 @@ def judge(evidence: Evidence, *, only: Collection[str] = (), progress: Tell | No
         if name not in SECTIONS:
             raise ConfigError(f"no section of a report is called {name!r}; {nearest(name, SECTIONS)}")
     report = Report(evidence.population)
-    report.fingerprint = {"features": f"{features.NAME} {features.fingerprint()}", "intensity": "mapped 0.5/99.5 %"}
+    report.fingerprint = fingerprint_of(evidence)
     report.samples = [{"case": item.case, "flagged": False} for item in evidence.synthetic]
     for name, section in SECTIONS.items():
         if not only or name in only:

@@ -25,6 +25,8 @@ MEANINGS = {
     "alignment.permuted": "the same with masks swapped between samples: must be clearly lower",
     "alignment.topology": "pieces and cavities of labels against hold-out; the floor is chance at these sizes",
     "alignment.volume.": "volumes of the label against hold-out; the floor is chance at these sizes",
+    "artefact.auroc": "how well the gate tells corrupted held-out volumes from clean ones: a control of the gate",
+    "artefact.share_flagged": "share of samples whose patches are less like real ones than 95 % of held-out volumes",
     "calibration.brier": "Brier score of the segmenter near foreground; the floor is its score on hold-out",
     "calibration.ece_roi": "calibration error of the segmenter near foreground; the floor is its error on hold-out",
     "calibration.volume_crps": "error of the volume that the segmenter states; the floor is its error on hold-out",

@@ -30,6 +30,7 @@ from evaluation.functional.manifold import DensityCoverage, PrecisionRecall, den
 from evaluation.functional.paired import mae, ms_ssim, ms_ssim_scales, ncc, psnr, ssim, window_sigma
 from evaluation.functional.perceptual import perceptual_distance
 from evaluation.functional.privacy import CopyTest, benjamini_hochberg, copy_test
+from evaluation.functional.radiomics import frechet_radiomics_distance
 from evaluation.functional.raters import (
     RaterRegions,
     consensus_dice,
@@ -76,6 +77,7 @@ __all__ = [
     "expected_calibration_error",
     "frechet_distance",
     "frechet_interval",
+    "frechet_radiomics_distance",
     "fsim",
     "grouped_jackknife",
     "hd95",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from evaluation.evidence import Evidence, Tell
 from evaluation.report import Report
 from evaluation.sections.alignment import alignment
+from evaluation.sections.artefact import artefact
 from evaluation.sections.calibration import calibration
 from evaluation.sections.condition import condition
 from evaluation.sections.diversity import diversity
@@ -25,6 +26,7 @@ SECTIONS: Mapping[str, Section] = {
     "fidelity": fidelity,
     "diversity": diversity,
     "privacy": privacy,
+    "artefact": artefact,
     "pictures": pictures,
 }
 """By name, in the order in which they run."""

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from evaluation.evidence import Bench, Evidence, Judged
-from evaluation.features import features
 from evaluation.judge import judge
 from evaluation.report import Report
 from synth.errors import DataError
@@ -123,12 +122,3 @@ def test_masks_without_any_known_label_give_no_number() -> None:
 def test_what_cannot_be_judged_is_refused(made: list[Judged], said: str) -> None:
     with pytest.raises(DataError, match=said):
         judged(made)
-
-
-def test_features_line_up_whatever_labels_a_mask_holds() -> None:
-    item = items(0, 1)[0]
-    whole = features(item.image, item.mask, labels=2)
-    part = features(item.image, np.minimum(item.mask, 1), labels=2)
-    assert whole.shape == part.shape
-    assert np.isfinite(whole).all()
-    assert np.array_equal(whole, features(item.image, item.mask, labels=2))

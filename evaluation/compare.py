@@ -1,0 +1,113 @@
+"""Two reports side by side: refused where they do not rest on the same, else a table of differences.
+
+Knows report.json alone: no volume, no metric.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.errors import DataError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two reports: b - a, its 95 % interval where both have one, and whether b is better.
+
+    better   True or False where the interval excludes 0, None where it does not or there is none
+    """
+
+    name: str
+    a: float
+    b: float
+    difference: float
+    interval: tuple[float, float] | None
+    better: bool | None
+    direction: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The differences of the figures that both reports have, and the names that only one of them has."""
+
+    rows: tuple[Difference, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """Return the table."""
+        words = {True: "b", False: "a", None: "undecided"}
+        lines = ["| figure | a | b | b - a | 95 % interval | better |", "|---|---|---|---|---|---|"]
+        for row in self.rows:
+            between = "-" if row.interval is None else f"{row.interval[0]:.4g} to {row.interval[1]:.4g}"
+            lines.append(
+                f"| {row.name} | {row.a:.4g} | {row.b:.4g} | {row.difference:.4g} | {between} | {words[row.better]} |"
+            )
+        for side, names in (("a", self.only_a), ("b", self.only_b)):
+            if names:
+                lines.append(f"\nOnly in {side}: {', '.join(names)}")
+        return "\n".join(lines) + "\n"
+
+
+def compare(report_a: str | Path | Mapping[str, Any], report_b: str | Path | Mapping[str, Any]) -> Comparison:
+    """Return the differences b - a of two reports: paths of report.json (or their folders), or what was read of them.
+
+    The interval of a difference comes from the two intervals (MOVER: Zou & Donner 2008):
+    L = d - sqrt((b - l_b)^2 + (u_a - a)^2), U = d + sqrt((u_b - b)^2 + (a - l_a)^2), as if the two were independent.
+    Judged against the same real volumes they rise and fall together, so that it is rather too wide than too narrow.
+    Errors: DataError for what is no report, another schema or population, and fingerprints that differ.
+    """
+    a, b = (_read(report) for report in (report_a, report_b))
+    _require_alike(a, b)
+    first, second = a["metrics"], b["metrics"]
+    rows = tuple(_difference(name, first[name], second[name]) for name in sorted(set(first) & set(second)))
+    return Comparison(rows, tuple(sorted(set(first) - set(second))), tuple(sorted(set(second) - set(first))))
+
+
+def _difference(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
+    if a["better"] != b["better"] or a["unit"] != b["unit"]:
+        raise DataError(f"figure {name} is in {a['unit']!r} in one report and in {b['unit']!r} in the other")
+    value = b["value"] - a["value"]
+    interval = None
+    if a["interval"] is not None and b["interval"] is not None:
+        (low_a, high_a), (low_b, high_b) = a["interval"], b["interval"]
+        low = value - ((b["value"] - low_b) ** 2 + (high_a - a["value"]) ** 2) ** 0.5
+        interval = (low, value + ((high_b - b["value"]) ** 2 + (a["value"] - low_a) ** 2) ** 0.5)
+    better = None
+    if interval is not None and not interval[0] <= 0 <= interval[1]:
+        better = (value > 0) == (a["better"] == "higher")
+    return Difference(name, a["value"], b["value"], value, interval, better, a["better"], a["unit"])
+
+
+def _read(report: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    name = "a report"
+    if not isinstance(report, Mapping):
+        path = Path(report)
+        path = path / "report.json" if path.is_dir() else path
+        name = str(path)
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no report ({error}); give a report.json of `synth evaluate`") from error
+    good = isinstance(report, Mapping) and {"schema", "population", "fingerprint", "metrics"} <= set(report)
+    if not good:
+        raise DataError(f"{name} is no report: it lacks schema, population, fingerprint or metrics")
+    assert isinstance(report, Mapping)
+    return report
+
+
+def _require_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    for name in ("schema", "population"):
+        if a[name] != b[name]:
+            raise DataError(f"the reports are of different {name}s, {a[name]!r} and {b[name]!r}: they do not compare")
+    first, second = a["fingerprint"], b["fingerprint"]
+    apart = [name for name in sorted(set(first) | set(second)) if first.get(name) != second.get(name)]
+    if apart:
+        told = "; ".join(f"{name}: {first.get(name, 'absent')!r} and {second.get(name, 'absent')!r}" for name in apart)
+        raise DataError(
+            f"the reports rest on different things and do not compare ({told}); judge both sets again with the same "
+            "extractor, real volumes and number of samples"
+        )

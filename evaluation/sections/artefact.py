@@ -1,0 +1,115 @@
+"""Whether samples hold what real volumes do not: a gate learned from real patches, corrupted ones as its control."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation.artefact import SMALLEST, Gate, auroc, fit_gate
+from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.report import Figure, Report, Verdict
+from synth.augment import corrupt
+from synth.rng import numpy_rng
+
+LEVEL = 0.05
+SMALLEST_HOLDOUT = 19
+"""Held-out volumes below which no p-value reaches 0.05."""
+CONTROLS = (
+    "gaussian_noise",
+    "blur",
+    "offset",
+    "slice_duplication",
+    "elastic",
+    "checkerboard",
+    "contrast",
+    "thick_slices",
+    "ghosting",
+    "blocks",
+    "slice_dropping",
+    "spike",
+)
+SEVERITY = 2
+_TRIALS, _RESAMPLED, _SEES = 24, 1000, 0.8
+
+
+def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
+    """Score every sample, share of them flagged at p <= 0.05, and the gate's AUROC on corrupted held-out volumes."""
+    made, train, held = evidence.synthetic, evidence.training, evidence.holdout
+    if len(train) < SMALLEST:
+        why = f"a gate is learned from at least {SMALLEST} real training volumes, there are {len(train)}"
+        report.not_computed["artefact.share_flagged"] = report.not_computed["artefact.auroc"] = why
+        return
+    gate = fit_gate(_told(train, tell)).calibrated(_told(held, tell))
+    scores = [gate.score(image) for image in _told(made, tell)]
+    for row, score in zip(report.samples, scores, strict=True):
+        row["artefact"] = float(f"{score:.6g}")
+    control = _control(evidence, gate, tell)
+    if control is None:
+        report.not_computed["artefact.auroc"] = "needs held-out volumes to corrupt"
+    else:
+        report.metrics["artefact.auroc"] = control
+    if len(held) < SMALLEST_HOLDOUT:
+        report.not_computed["artefact.share_flagged"] = (
+            f"{len(held)} held-out volumes; below {SMALLEST_HOLDOUT} no p-value reaches {LEVEL:g}"
+        )
+        return
+    flagged = 0
+    for row, score in zip(report.samples, scores, strict=True):
+        p = gate.p_value(score)
+        row["artefact_p"] = float(f"{p:.6g}")
+        flagged += p <= LEVEL
+    _share(report, flagged, len(made), len(held), control)
+
+
+def _told(items: Sequence[Judged], tell: Tell) -> "list[np.ndarray]":
+    for _ in items:
+        tell("gated")
+    return [item.image for item in items]
+
+
+def _share(report: Report, flagged: int, n: int, held: int, control: Figure | None) -> None:
+    from scipy import stats
+
+    rank = int(np.floor(LEVEL * (held + 1) + 1e-9))
+    low = float(stats.beta.ppf(0.025, flagged, n - flagged + 1)) if flagged else 0.0
+    high = float(stats.beta.ppf(0.975, flagged + 1, n - flagged)) if flagged < n else 1.0
+    expected = rank / (held + 1)
+    report.metrics["artefact.share_flagged"] = Figure(
+        flagged / n, n, "lower", "share of samples at p <= 0.05", (low, high), floor=expected
+    )
+    # how many of n volumes like the held-out ones would be flagged: exact, the held-out ones being a sample too
+    chance = float(stats.betabinom(n, rank, held + 1 - rank).sf(flagged - 1))
+    sees = control is not None and control.value >= _SEES
+    ok = chance >= 0.05 if sees else None
+    told = f"{flagged} of {n} samples are less like real volumes than 95 % of held-out ones are; "
+    told += f"of real ones about {expected * n:.1f} would be (p = {chance:.2g})"
+    if not sees:
+        told += "; but the gate does not tell corrupted volumes apart here, so that this decides nothing"
+    report.verdicts["artefact"] = Verdict(ok, told)
+
+
+def _control(evidence: Evidence, gate: Gate, tell: Tell) -> Figure | None:
+    """Return the AUROC of held-out volumes, each corrupted in one way, against clean ones; bootstrap by volume."""
+    held = evidence.holdout
+    if not held:
+        return None
+    corrupted: list[list[float]] = [[] for _ in held]
+    trials = max(min(len(held), _TRIALS), len(CONTROLS))
+    for trial in range(trials):
+        item = trial % len(held)
+        name = CONTROLS[trial % len(CONTROLS)]
+        image, _ = corrupt(held[item].image, name, SEVERITY, seed=evidence.seed + trial)
+        corrupted[item].append(gate.score(image))
+        tell("corrupted")
+    clean = gate.calibration
+    value = auroc(np.concatenate([np.array(row) for row in corrupted]), clean)
+    unit = f"{len(CONTROLS)} corruptions of severity {SEVERITY} against clean"
+    if len(held) < 5:
+        return Figure(value, trials, "higher", unit)
+    rng, drawn = numpy_rng(evidence.seed, "artefact"), []
+    for _ in range(_RESAMPLED):
+        chosen = rng.integers(len(held), size=len(held))
+        above = [score for item in chosen for score in corrupted[item]]
+        if above:
+            drawn.append(auroc(above, clean[chosen]))
+    interval = float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+    return Figure(value, trials, "higher", unit, interval)

@@ -1,0 +1,74 @@
+"""Two reports side by side: refused where they rest on different things, intervals against a simulation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.compare import compare
+from evaluation.report import Figure, Report
+from synth.errors import DataError
+
+
+def report(value: float = 1.0, interval: tuple[float, float] | None = (0.8, 1.3), **fields: Any) -> dict[str, Any]:
+    made = Report("phantoms", fingerprint={"features": "radiomics 0", "n": "3 synthetic"})
+    made.metrics["fidelity.frechet"] = Figure(value, 3, "lower", interval=interval)
+    return json.loads(json.dumps({**made.plain(), **fields}))
+
+
+def test_differences_are_of_b_less_a_with_their_direction() -> None:
+    found = compare(report(1.0, (0.9, 1.1)), report(2.0, (1.7, 2.4)))
+    row = found.rows[0]
+    assert (row.difference, row.better) == (1.0, False)
+    assert row.interval == pytest.approx((1 - (0.3**2 + 0.1**2) ** 0.5, 1 + (0.4**2 + 0.1**2) ** 0.5))
+    assert compare(report(2.0, (1.7, 2.4)), report(1.0, (0.9, 1.1))).rows[0].better is True
+    assert compare(report(1.0), report(1.1)).rows[0].better is None
+    assert compare(report(1.0), report(2.0, None)).rows[0].interval is None
+
+
+def test_the_interval_covers_the_difference_of_means() -> None:
+    rng, n, hits = np.random.default_rng(0), 30, 0
+    for _ in range(400):
+        sides = [rng.normal(mean, spread, n) for mean, spread in ((0.0, 1.0), (0.5, 2.0))]
+        read = []
+        for side in sides:
+            half = 2.045 * side.std(ddof=1) / n**0.5
+            read.append(report(float(side.mean()), (float(side.mean()) - half, float(side.mean()) + half)))
+        interval = compare(*read).rows[0].interval
+        assert interval is not None
+        hits += interval[0] <= 0.5 <= interval[1]
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"fingerprint": {"features": "imagenet 1", "n": "3 synthetic"}}, "features: 'radiomics 0' and 'imagenet 1'"),
+        ({"fingerprint": {"features": "radiomics 0"}}, "n: '3 synthetic' and 'absent'"),
+        ({"population": "others"}, "different populations"),
+        ({"schema": 2}, "different schemas"),
+    ],
+)
+def test_reports_on_different_things_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        compare(report(), report(**fields))
+
+
+def test_files_and_folders_are_read_and_what_is_no_report_is_named(tmp_path: Path) -> None:
+    made = Report("phantoms", fingerprint={"features": "radiomics 0"})
+    made.metrics["fidelity.ssim"] = Figure(0.5, 3, "higher")
+    made.write(tmp_path / "a")
+    made.metrics["diversity.vendi"] = Figure(3.0, 3, "higher")
+    made.write(tmp_path / "b")
+    found = compare(tmp_path / "a", tmp_path / "b" / "report.json")
+    assert [row.name for row in found.rows] == ["fidelity.ssim"]
+    assert (found.only_a, found.only_b) == ((), ("diversity.vendi",))
+    assert "| fidelity.ssim | 0.5 | 0.5 | 0 | - | undecided |" in found.markdown()
+    assert "Only in b: diversity.vendi" in found.markdown()
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "empty.json").write_text("{}")
+    for name, said in (("broken.json", "is no report"), ("empty.json", "lacks"), ("absent.json", "is no report")):
+        with pytest.raises(DataError, match=f"{name}.*{said}"):
+            compare(tmp_path / "a", tmp_path / name)
