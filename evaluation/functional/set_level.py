@@ -1,0 +1,158 @@
+"""Whether a set as a whole lies nearer to training patients than to hold-out patients. Knows distances only."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from evaluation.functional.arrays import array
+from evaluation.functional.privacy import patient_index
+from synth.rng import numpy_rng
+
+LEAST_PATIENTS = 4
+_TOP = 0.01
+_NEAREST = 24
+
+
+@dataclass(frozen=True)
+class SetLevelTest:
+    """What label permutations say.
+
+    p_value   of both statistics together (twice the smaller)
+    share     of samples nearer to training than to hold-out, and its own p
+    margin    how much further the nearest 1 % lean to training than to hold-out, and its own p
+    patients  on the training and the hold-out side
+    """
+
+    p_value: float
+    share: float
+    share_p: float
+    margin: float
+    margin_p: float
+    permutations: int
+    patients: tuple[int, int]
+
+
+def set_level_test(
+    synthetic: Any,
+    training: Any,
+    holdout: Any,
+    *,
+    training_patients: Sequence[Hashable] | None = None,
+    holdout_patients: Sequence[Hashable] | None = None,
+    permutations: int = 999,
+    matched: bool = True,
+    seed: int = 0,
+) -> SetLevelTest:
+    """Test whether samples (n, d) lean to `training` (t, d) more than to `holdout` (h, d); see `..._of_distances`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> training, holdout = rng.normal(size=(30, 6)), rng.normal(size=(30, 6))
+    >>> set_level_test(np.concatenate([training[:20] + 0.05, rng.normal(size=(80, 6))]), training, holdout).p_value
+    0.002
+    """
+    rows, train, held = array(synthetic), array(training), array(holdout)
+    return set_level_test_of_distances(
+        cdist(rows, train),
+        cdist(rows, held),
+        training_patients=training_patients,
+        holdout_patients=holdout_patients,
+        permutations=permutations,
+        matched=matched,
+        seed=seed,
+    )
+
+
+def set_level_test_of_distances(
+    to_training: Any,
+    to_holdout: Any,
+    *,
+    training_patients: Sequence[Hashable] | None = None,
+    holdout_patients: Sequence[Hashable] | None = None,
+    permutations: int = 999,
+    matched: bool = True,
+    seed: int = 0,
+) -> SetLevelTest:
+    """Test by distances (n, t) and (n, h) whether samples lean to training; exact, by permuting patients' labels.
+
+    m_i = (d(S_i, H') - d(S_i, T')) / (d(S_i, H') + d(S_i, T')), d to the nearest. Two statistics: the share of m_i > 0,
+    and the mean of the top 1 % of m less that of the top 1 % of -m: a copy of a training patient would lean as
+    strongly to hold-out had the labels been swapped, so that only the difference of both tails tells. A binomial test
+    of the share is anti-conservative, as samples share their neighbours. k copies of different patients reach
+    p = (t / (t + h))^k at best, whatever the embedding.
+    matched   T' and H' of as many patients each (drawn from the larger side); False keeps all, which sees copies of
+              every training patient; permutations keep the sizes either way
+    Errors: ValueError for fewer than 4 patients on a side, no sample, values that are no numbers.
+    """
+    near, far = array(to_training), array(to_holdout)
+    if near.ndim != 2 or far.ndim != 2 or len(near) != len(far) or not len(near):
+        raise ValueError(f"distances are (n, t) and (n, h) with n > 0, got {near.shape} and {far.shape}")
+    if not (np.isfinite(near).all() and np.isfinite(far).all()):
+        raise ValueError("distances hold NaN or infinity; drop those volumes first")
+    rng = numpy_rng(seed, "set level")
+    groups = [
+        patient_index(range(side.shape[1]) if names is None else names)
+        for side, names in ((near, training_patients), (far, holdout_patients))
+    ]
+    if [len(group) for group in groups] != [near.shape[1], far.shape[1]]:
+        raise ValueError("name one patient for each volume")
+    kept = _matched(groups, rng) if matched else [np.ones(len(group), dtype=bool) for group in groups]
+    groups = [np.unique(group[keep], return_inverse=True)[1] for group, keep in zip(groups, kept, strict=True)]
+    counts = tuple(int(group.max(initial=-1)) + 1 for group in groups)
+    if min(counts) < LEAST_PATIENTS:
+        raise ValueError(f"{counts[0]} training and {counts[1]} hold-out patients; a set-level test needs 4 of each")
+    margins = Margins.of(np.concatenate([near[:, kept[0]], far[:, kept[1]]], axis=1))
+    whose = np.concatenate([groups[0], groups[1] + counts[0]])
+    labels = np.arange(sum(counts)) < counts[0]
+    observed = statistics(margins.at(labels[whose]))
+    null = np.array([statistics(margins.at(rng.permutation(labels)[whose])) for _ in range(permutations)])
+    share_p, margin_p = ((1 + (null >= np.array(observed) - 1e-12).sum(axis=0)) / (permutations + 1)).tolist()
+    return SetLevelTest(
+        p_value=min(1.0, 2 * min(share_p, margin_p)),
+        share=observed[0],
+        share_p=share_p,
+        margin=observed[1],
+        margin_p=margin_p,
+        permutations=permutations,
+        patients=(counts[0], counts[1]),
+    )
+
+
+def _matched(groups: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Return which volumes stay so that both sides have as many patients."""
+    fewest = min(int(group.max(initial=-1)) + 1 for group in groups)
+    return [np.isin(group, rng.permutation(int(group.max(initial=-1)) + 1)[:fewest]) for group in groups]
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """Distances (n, m) with the nearest columns in order, so that margins under other labels cost little."""
+
+    whole: np.ndarray
+    order: np.ndarray
+    nearest: np.ndarray
+
+    @classmethod
+    def of(cls, distances: np.ndarray) -> "Margins":
+        """Sort once."""
+        order = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
+        return cls(distances, order, np.take_along_axis(distances, order, axis=1))
+
+    def at(self, training: np.ndarray) -> np.ndarray:
+        """Return the relative margin (n,) of each sample where `training` (m,) marks the training volumes."""
+        marked = training[self.order]
+        rows = np.arange(len(marked))
+        near, far = (self.nearest[rows, side.argmax(axis=1)] for side in (marked, ~marked))
+        for row in np.flatnonzero(marked.all(axis=1) | ~marked.any(axis=1)):  # one side lies beyond the nearest
+            near[row] = self.whole[row, training].min()
+            far[row] = self.whole[row, ~training].min()
+        return (far - near) / np.maximum(far + near, 1e-300)
+
+
+def statistics(margins: np.ndarray) -> tuple[float, float]:
+    """Return the share of positive margins, and the mean of the top 1 % less that of the top 1 % of the negated."""
+    top = max(1, int(np.ceil(_TOP * len(margins))))
+    ordered = np.sort(margins)
+    return float((margins > 0).mean() + 0.5 * (margins == 0).mean()), float(ordered[-top:].mean() + ordered[:top].mean())
