@@ -120,7 +120,7 @@ def auc_interval(auc: float, m: int, n: int, level: float = 0.95) -> tuple[float
     V(A) = A (1 - A) [1 + (N - 1) ((1 - A) / (2 - A) + A / (1 + A))] / (m n), N = (m + n) / 2   (Newcombe 2006)
 
     >>> [round(v, 2) for v in (*auc_interval(0.5, 50, 50), *auc_interval(1.0, 50, 50))]
-    [0.39, 0.61, 0.93, 1.0]
+    [0.39, 0.61, 0.96, 1.0]
     """
     z = float(norm.ppf((1 + level) / 2))
     half = (m + n) / 2
