@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MultiScaleSSIM,
         SurfaceDice,
     )
+    from evaluation.privacy.audit import audit, pool
 
 __all__ = [
     "HD95",
@@ -29,12 +30,18 @@ __all__ = [
     "KernelDistance",
     "MultiScaleSSIM",
     "SurfaceDice",
+    "audit",
+    "pool",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
+    if name in ("audit", "pool"):
+        from evaluation.privacy import audit as room
+
+        return getattr(room, name)
     from evaluation import metrics
 
     return getattr(metrics, name)

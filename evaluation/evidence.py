@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,9 @@ class Evidence:
     labels       names of labels 1..K
     spacing_mm   of the grid on which all are compared
     windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
+    loss         denoising losses of a volume under the generator's weights, one number or one a noise level; None
+                 where the weights are not judged
+    real_masks_allowed   masks of real patients in the set are no reason to fail
     """
 
     synthetic: Sequence[Judged]
@@ -70,6 +74,8 @@ class Evidence:
     windows: tuple[tuple[float, float], ...] = ()
     bench: Bench = field(default_factory=Bench)
     seed: int = 0
+    loss: Callable[[Judged], Any] | None = None
+    real_masks_allowed: bool = False
 
     def __post_init__(self) -> None:
         """Errors: DataError for no sample, voxels that are no numbers, other channels or dimensions."""
@@ -81,11 +87,14 @@ class Evidence:
     def features(self, tell: Tell) -> "Features":
         """Return the features of every volume; measured once."""
         if "_features" not in self.__dict__:
-            everyone = (*self.synthetic, *self.training, *self.holdout)
-            labels = max((int(item.mask.max(initial=0)) for item in everyone), default=0)
-            sides = (_rows(side, labels, tell) for side in (self.synthetic, self.training, self.holdout))
+            sides = (self.features_of(side, tell) for side in (self.synthetic, self.training, self.holdout))
             self.__dict__["_features"] = Features(*sides)
         return self.__dict__["_features"]
+
+    def features_of(self, items: Sequence[Judged], tell: Tell) -> np.ndarray:
+        """Return the features (n, d) of volumes that line up with those of `features`, whatever labels they hold."""
+        everyone = (*self.synthetic, *self.training, *self.holdout)
+        return _rows(items, max((int(item.mask.max(initial=0)) for item in everyone), default=0), tell)
 
 
 @dataclass(frozen=True, eq=False)

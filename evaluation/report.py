@@ -47,6 +47,7 @@ class Report:
 
     patients_assumed   each real case was taken as its own patient; None: not known, or no real cases
     notes              what the figures rest on, in words
+    internal           text of further files by name, for internal/ alone
     """
 
     population: str
@@ -59,6 +60,7 @@ class Report:
     pictures: list[tuple[str, bytes, bool]] = field(default_factory=list)
     patients_assumed: bool | None = None
     notes: list[str] = field(default_factory=list)
+    internal: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""
@@ -80,6 +82,8 @@ class Report:
         for name, with_real in (("share", False), ("internal", True)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             _write(folder / name / "index.html", self.page(with_real=with_real))
+        for name, text in sorted(self.internal.items()):
+            _write(folder / "internal" / name, text)
         _write(folder / "index.html", self.page(with_real=False))
         _write(folder / "report.json", json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
 
@@ -151,9 +155,19 @@ _MEANING = {
     "diversity.ms_ssim": "MS-SSIM between random pairs: near 1, samples look alike; the floor is the population",
     "fidelity.frechet": "Frechet distance of weight-free features (not Inception FID); the floor is two halves",
     "fidelity.ssim": "SSIM to a random volume of the population",
+    "privacy.blind_gate": "how well training is told from hold-out without a generator: must be near 0.5",
     "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
+    "privacy.copy_rate_bound": "at most this share of samples are copies, disguised no better than those planted",
+    "privacy.copy_test_after_drop": "share flagged by another embedding once the flagged samples are dropped",
     "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",
-    "privacy.nearest": "median feature distance to the nearest training volume; the floor is that of hold-out volumes",
+    "privacy.exposed_patients": "share of training patients with a sample nearer than chance brings one to others",
+    "privacy.mia": "membership inference from the samples alone (density ratio); 0.5 is guessing",
+    "privacy.minimum_detectable": "the smallest share of planted copies that is seen with 80 % power",
+    "privacy.nearest": "median distance to the nearest training volume; the floor is that of hold-out volumes",
+    "privacy.negative_control": "how often hold-out volumes, passed off as samples, are told from others at 5 %",
+    "privacy.planted_seen": "share of planted copies nearer to training than 95 % of hold-out patients are",
+    "privacy.set_level_p": "chance to lean so much to training patients, were they hold-out patients",
+    "privacy.weights": "membership inference from the model's denoising losses; 0.5 is guessing",
 }
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b1f24}

@@ -178,9 +178,7 @@ def density_ratio_test(
         dims=dims,
         rng=rng,
     )
-    return membership_test(
-        inside, outside, member_patients=training_patients, non_member_patients=holdout_patients
-    )
+    return membership_test(inside, outside, member_patients=training_patients, non_member_patients=holdout_patients)
 
 
 def density_ratio_scores(

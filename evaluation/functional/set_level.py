@@ -155,4 +155,53 @@ def statistics(margins: np.ndarray) -> tuple[float, float]:
     """Return the share of positive margins, and the mean of the top 1 % less that of the top 1 % of the negated."""
     top = max(1, int(np.ceil(_TOP * len(margins))))
     ordered = np.sort(margins)
-    return float((margins > 0).mean() + 0.5 * (margins == 0).mean()), float(ordered[-top:].mean() + ordered[:top].mean())
+    return float((margins > 0).mean() + 0.5 * (margins == 0).mean()), float(
+        ordered[-top:].mean() + ordered[:top].mean()
+    )
+
+
+def pooled_set_level_test(
+    distances: Sequence[np.ndarray],
+    patients: Sequence[Sequence[Hashable]],
+    holdout: Sequence[Sequence[Hashable]],
+    *,
+    permutations: int = 999,
+    seed: int = 0,
+) -> SetLevelTest:
+    """Test K fold-wise generators together: do samples of fold k lean away from the patients held out of it?
+
+    distances   (n_k, m_k) of fold k's samples to all its real volumes; `patients` whose those are
+    holdout     the patients held out of each fold; each patient of one fold
+    Patients' folds are permuted jointly, so that the dependence between folds, which share patients, is in the null.
+    Statistics as in `set_level_test_of_distances`, averaged over samples.
+    Errors: ValueError unless every fold has the same patients and each is held out of one fold.
+    """
+    everyone = sorted({one for names in patients for one in names}, key=str)
+    number = {one: index for index, one in enumerate(everyone)}
+    held = [one for names in holdout for one in names]
+    if any(set(names) != set(everyone) for names in patients) or sorted(held, key=str) != everyone:
+        raise ValueError("pooled folds need the same patients in each, every one held out of exactly one")
+    fold = np.empty(len(everyone), dtype=np.int64)
+    for index, names in enumerate(holdout):
+        fold[[number[one] for one in names]] = index
+    margins = [Margins.of(np.asarray(one, dtype=np.float64)) for one in distances]
+    whose = [np.array([number[one] for one in names]) for names in patients]
+    rng = numpy_rng(seed, "pooled set level")
+
+    def pooled(folds: np.ndarray) -> tuple[float, float]:
+        return statistics(
+            np.concatenate([m.at(folds[w] != index) for index, (m, w) in enumerate(zip(margins, whose, strict=True))])
+        )
+
+    observed = pooled(fold)
+    null = np.array([pooled(rng.permutation(fold)) for _ in range(permutations)])
+    share_p, margin_p = ((1 + (null >= np.array(observed) - 1e-12).sum(axis=0)) / (permutations + 1)).tolist()
+    return SetLevelTest(
+        p_value=min(1.0, 2 * min(share_p, margin_p)),
+        share=observed[0],
+        share_p=share_p,
+        margin=observed[1],
+        margin_p=margin_p,
+        permutations=permutations,
+        patients=(len(everyone), len(everyone)),
+    )

@@ -37,6 +37,8 @@ PUBLIC = {
         "PSNR",
         "SSIM",
         "SurfaceDice",
+        "audit",
+        "pool",
     ],
 }
 VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
