@@ -83,9 +83,9 @@ def membership_test(
         own = 1 - 0.05 ** (1 / len(outside))
         found = _claim(inside, outside, 0.0)
         refused[rate] = (
-            f"{len(outside)} non-members cannot certify a false-positive rate of {100 * rate:g} %, {least} can; with no "
-            f"false positive (a rate of at most {100 * own:.2g} %) {100 * found.tpr:.3g} % of {len(inside)} members are "
-            f"found, 95 % interval {100 * found.interval[0]:.2g} to {100 * found.interval[1]:.2g} %"
+            f"{len(outside)} non-members cannot certify a false-positive rate of {100 * rate:g} %, {least} can; with "
+            f"no false positive (a rate of at most {100 * own:.2g} %) {100 * found.tpr:.3g} % of {len(inside)} members "
+            f"are found, 95 % interval {100 * found.interval[0]:.2g} to {100 * found.interval[1]:.2g} %"
         )
     return Membership(auc, auc_interval(auc, len(inside), len(outside)), len(inside), len(outside), claims, refused)
 

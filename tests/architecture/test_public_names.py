@@ -41,7 +41,7 @@ PUBLIC = {
         "pool",
     ],
 }
-VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
+VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "release", "train"]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
 
