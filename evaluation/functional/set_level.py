@@ -14,6 +14,7 @@ from synth.rng import numpy_rng
 LEAST_PATIENTS = 4
 _TOP = 0.01
 _NEAREST = 24
+_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,28 @@ def set_level_test_of_distances(
     margins = Margins.of(np.concatenate([near[:, kept[0]], far[:, kept[1]]], axis=1))
     whose = np.concatenate([groups[0], groups[1] + counts[0]])
     labels = np.arange(sum(counts)) < counts[0]
-    observed = statistics(margins.at(labels[whose]))
-    null = np.array([statistics(margins.at(rng.permutation(labels)[whose])) for _ in range(permutations)])
-    share_p, margin_p = ((1 + (null >= np.array(observed) - 1e-12).sum(axis=0)) / (permutations + 1)).tolist()
+    drawn = np.stack([labels, *(rng.permutation(labels) for _ in range(permutations))])
+    values = [statistics(margins.at(part[:, whose])) for part in _chunked(drawn, margins)]
+    return _test(np.concatenate(values), (counts[0], counts[1]))
+
+
+def _chunked(labels: np.ndarray, margins: "Margins") -> list[np.ndarray]:
+    """Return label rows in parts whose margins fit a few dozen MB."""
+    return np.array_split(labels, 1 + len(labels) * margins.order.size // _AT_ONCE)
+
+
+def _test(values: np.ndarray, patients: tuple[int, int]) -> SetLevelTest:
+    """Return the test of statistics (1 + permutations, 2), the observed ones first."""
+    observed, null = values[0], values[1:]
+    share_p, margin_p = ((1 + (null >= observed - 1e-12).sum(axis=0)) / len(values)).tolist()
     return SetLevelTest(
         p_value=min(1.0, 2 * min(share_p, margin_p)),
-        share=observed[0],
+        share=float(observed[0]),
         share_p=share_p,
-        margin=observed[1],
+        margin=float(observed[1]),
         margin_p=margin_p,
-        permutations=permutations,
-        patients=(counts[0], counts[1]),
+        permutations=len(null),
+        patients=patients,
     )
 
 
@@ -141,23 +153,25 @@ class Margins:
         return cls(distances, order, np.take_along_axis(distances, order, axis=1))
 
     def at(self, training: np.ndarray) -> np.ndarray:
-        """Return the relative margin (n,) of each sample where `training` (m,) marks the training volumes."""
-        marked = training[self.order]
-        rows = np.arange(len(marked))
-        near, far = (self.nearest[rows, side.argmax(axis=1)] for side in (marked, ~marked))
-        for row in np.flatnonzero(marked.all(axis=1) | ~marked.any(axis=1)):  # one side lies beyond the nearest
-            near[row] = self.whole[row, training].min()
-            far[row] = self.whole[row, ~training].min()
+        """Return the relative margins (b, n) of the samples where each row of `training` (b, m) marks the training
+        volumes."""
+        marked = training[:, self.order]
+        rows = np.arange(len(self.order))
+        near, far = (self.nearest[rows, side.argmax(axis=2)] for side in (marked, ~marked))
+        count = marked.sum(axis=2)
+        for label, row in np.argwhere((count == 0) | (count == marked.shape[2])):  # one side lies beyond the nearest
+            near[label, row] = self.whole[row, training[label]].min()
+            far[label, row] = self.whole[row, ~training[label]].min()
         return (far - near) / np.maximum(far + near, 1e-300)
 
 
-def statistics(margins: np.ndarray) -> tuple[float, float]:
-    """Return the share of positive margins, and the mean of the top 1 % less that of the top 1 % of the negated."""
-    top = max(1, int(np.ceil(_TOP * len(margins))))
-    ordered = np.sort(margins)
-    return float((margins > 0).mean() + 0.5 * (margins == 0).mean()), float(
-        ordered[-top:].mean() + ordered[:top].mean()
-    )
+def statistics(margins: np.ndarray) -> np.ndarray:
+    """Return (b, 2) of margins (b, n): the share of positive ones, and the mean of the top 1 % less that of the top
+    1 % of the negated."""
+    top = max(1, int(np.ceil(_TOP * margins.shape[1])))
+    ordered = np.sort(margins, axis=1)
+    share = (margins > 0).mean(axis=1) + 0.5 * (margins == 0).mean(axis=1)
+    return np.stack([share, ordered[:, -top:].mean(axis=1) + ordered[:, :top].mean(axis=1)], axis=1)
 
 
 def pooled_set_level_test(
@@ -188,20 +202,9 @@ def pooled_set_level_test(
     whose = [np.array([number[one] for one in names]) for names in patients]
     rng = numpy_rng(seed, "pooled set level")
 
-    def pooled(folds: np.ndarray) -> tuple[float, float]:
-        return statistics(
-            np.concatenate([m.at(folds[w] != index) for index, (m, w) in enumerate(zip(margins, whose, strict=True))])
-        )
-
-    observed = pooled(fold)
-    null = np.array([pooled(rng.permutation(fold)) for _ in range(permutations)])
-    share_p, margin_p = ((1 + (null >= np.array(observed) - 1e-12).sum(axis=0)) / (permutations + 1)).tolist()
-    return SetLevelTest(
-        p_value=min(1.0, 2 * min(share_p, margin_p)),
-        share=observed[0],
-        share_p=share_p,
-        margin=observed[1],
-        margin_p=margin_p,
-        permutations=permutations,
-        patients=(len(everyone), len(everyone)),
-    )
+    drawn = np.stack([fold, *(rng.permutation(fold) for _ in range(permutations))])
+    values = []
+    for part in np.array_split(drawn, 1 + len(drawn) * sum(m.order.size for m in margins) // _AT_ONCE):
+        found = [m.at(part[:, w] != index) for index, (m, w) in enumerate(zip(margins, whose, strict=True))]
+        values.append(statistics(np.concatenate(found, axis=1)))
+    return _test(np.concatenate(values), (len(everyone), len(everyone)))
