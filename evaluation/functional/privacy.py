@@ -188,30 +188,55 @@ class Detection:
     recall: float
 
 
-def detection(
-    planted: Any, rate: float, *, n: int, holdout: int, q: float = 0.10, repeats: int = 200, seed: int = 0
-) -> Detection:
-    """Return how the copy test fares on sets of n samples of which each is a copy with probability `rate`.
+@dataclass(frozen=True, eq=False)
+class Mixtures:
+    """Sets drawn to try the copy test on: `repeats` of n samples, each a copy or not; the same draws at every rate, so
+    that power grows with it.
 
-    planted   p-values (k,) that planted copies got against the hold-out; copies draw from them, and the other samples
-              from the null: exchangeable with `holdout` patients
+    null, copied   the p-value (repeats, n) of each sample if it is none, and if it is one
+    chance         (repeats, n): a sample is a copy where it is below the rate
     """
-    p_copies = array(planted)
-    if p_copies.ndim != 1 or not len(p_copies):
-        raise ValueError("detection needs p-values (k,) of at least one planted copy")
-    rng = numpy_rng(seed, "detection")  # the same draws at every rate, so that power grows with it
-    fired, recall = 0, []
-    for _ in range(repeats):
-        is_copy = rng.random(n) < rate
-        control = np.sort(rng.random(holdout))
-        p = (1 + np.searchsorted(control, rng.random(n))) / (holdout + 1)
-        drawn = rng.choice(p_copies, size=n)
-        p[is_copy] = drawn[is_copy]
-        hit = is_copy[benjamini_hochberg(p, q=q)].sum()
-        fired += bool(hit)
-        if is_copy.any():
-            recall.append(hit / is_copy.sum())
-    return Detection(fired / repeats, float(np.mean(recall)) if recall else 0.0)
+
+    null: np.ndarray
+    copied: np.ndarray
+    chance: np.ndarray
+
+    @classmethod
+    def draw(cls, planted: Any, *, n: int, holdout: int, repeats: int = 200, seed: int = 0) -> "Mixtures":
+        """Draw copies from `planted` (k,), the p-values that planted copies got; others are exchangeable with the
+        `holdout` patients."""
+        p_copies = array(planted)
+        if p_copies.ndim != 1 or not len(p_copies):
+            raise ValueError("detection needs p-values (k,) of at least one planted copy")
+        rng = numpy_rng(seed, "detection")
+        row = np.arange(repeats)[:, None]
+        control = np.sort(rng.random((repeats, holdout)), axis=1) + row
+        below = np.searchsorted(control.ravel(), (rng.random((repeats, n)) + row).ravel()).reshape(repeats, n)
+        null = (1 + below - row * holdout) / (holdout + 1)
+        return cls(null, rng.choice(p_copies, size=(repeats, n)), rng.random((repeats, n)))
+
+    def at(self, rate: float, *, q: float = 0.10) -> Detection:
+        """Return how the copy test fares where each sample is a copy with probability `rate`."""
+        is_copy = self.chance < rate
+        p = np.where(is_copy, self.copied, self.null)
+        ordered = np.sort(p, axis=1)
+        n = p.shape[1]
+        passing = np.where(ordered <= q * np.arange(1, n + 1) / n + 1e-12, ordered, -1.0).max(axis=1)
+        hits = (is_copy & (p <= passing[:, None])).sum(axis=1)
+        some = is_copy.any(axis=1)
+        recall = hits[some] / is_copy[some].sum(axis=1)
+        return Detection(float((hits > 0).mean()), float(recall.mean()) if some.any() else 0.0)
+
+    def least(self, power: float, *, q: float = 0.10) -> float | None:
+        """Return the smallest rate k / n at which a copy is flagged with probability `power`; None: no rate."""
+        n = self.null.shape[1]
+        if self.at(1.0, q=q).power < power:
+            return None
+        low, high = 0, n
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.at(middle / n, q=q).power >= power else (middle, high)
+        return high / n
 
 
 def minimum_detectable_rate(
@@ -219,22 +244,11 @@ def minimum_detectable_rate(
 ) -> float | None:
     """Return the smallest copy rate k / n at which a copy test flags a copy with probability `power`; None: no rate.
 
-    planted   p-values of planted near-copies, see `detection`
+    planted   p-values of planted near-copies, see `Mixtures`
 
     >>> minimum_detectable_rate(np.full(8, 1 / 401), n=400, holdout=400) < 0.05
     True
     >>> minimum_detectable_rate(np.full(8, 0.5), n=400, holdout=400) is None
     True
     """
-
-    def enough(k: int) -> bool:
-        found = detection(planted, k / n, n=n, holdout=holdout, q=q, repeats=repeats, seed=seed)
-        return found.power >= power
-
-    low, high = 0, n
-    if not enough(n):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high / n
+    return Mixtures.draw(planted, n=n, holdout=holdout, repeats=repeats, seed=seed).least(power, q=q)

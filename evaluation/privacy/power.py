@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.functional.privacy import conformal_p_values, copies_needed, minimum_detectable_rate, patient_index
+from evaluation.functional.privacy import Mixtures, conformal_p_values, copies_needed, patient_index
 from evaluation.privacy.folds import Fold, Kept, controls, holdout_patients, planted_p_values, rows_of, set_level
 from synth.rng import numpy_rng
 
@@ -122,6 +122,7 @@ def reach(folds: Sequence[Fold], name: str, n: int, *, q: float, seed: int) -> R
     p = planted_p_values(folds, name)
     kinds = np.array([one.kind for fold in folds for one in fold.plants])
     holdout = len(set(holdout_patients(folds)))
-    rates = [minimum_detectable_rate(p, n=n, holdout=holdout, q=q, power=power, seed=seed) for power in (0.8, 0.95)]
+    drawn = Mixtures.draw(p, n=n, holdout=holdout, seed=seed)
+    rates = [drawn.least(power, q=q) for power in (0.8, 0.95)]
     by_kind = {str(kind): float((p[kinds == kind] <= _CAUGHT).mean()) for kind in dict.fromkeys(kinds.tolist())}
     return Reach(float((p <= _CAUGHT).mean()), by_kind, rates[0], rates[1], copies_needed(n, holdout, q=q))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evaluation.functional.membership import Membership
+from evaluation.functional.membership import Membership, auc_interval
 from evaluation.functional.privacy import patients_needed
 from evaluation.privacy.findings import Design, Options, View
 from evaluation.report import Verdict
@@ -69,7 +69,9 @@ def _signs(view: View, options: Options) -> list[str]:
             out.append(f"{len(test.flagged)} of {view.n} samples are flagged as copies by {name}")
     if view.set_p is not None and view.set_p <= options.level:
         out.append(f"the set as a whole leans to training patients (p = {view.set_p:.3g})")
-    if view.membership is not None and view.membership.interval[0] > 0.5:
+    found = view.membership
+    # at 99 %: one figure of several, and a set must not fail for the chance that an interval of 95 % leaves
+    if found is not None and auc_interval(found.auc, found.members, found.non_members, level=0.99)[0] > 0.5:
         out += ["training patients are told from others by the set's density", *_membership_words(view.membership)]
     return out
 
@@ -109,6 +111,9 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
                 f"{patients_needed(options.decide_at, q=options.q)} hold-out patients (here {design.holdout}) or "
                 f"{samples_needed(design, options, len(view.sets))} samples (here {view.n}) would decide"
             )
+    doubtful = view.membership is not None and view.membership.interval[0] > 0.5
+    if doubtful:
+        out += ["the interval of the membership AUC leaves out 0.5", *_membership_words(view.membership)]
     claim = view.membership.claims.get(0.01) if view.membership is not None else None
     if claim is not None and claim.interval[1] > options.tpr_at_most:
         out.append(

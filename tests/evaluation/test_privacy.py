@@ -9,7 +9,7 @@ from scipy import stats
 from evaluation import functional as F
 from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.membership import auc_interval, log_density, loss_scores, non_members_needed
-from evaluation.functional.privacy import copies_needed, detection, nearest_distances, patients_needed
+from evaluation.functional.privacy import Mixtures, copies_needed, nearest_distances, patients_needed
 from evaluation.functional.set_level import pooled_set_level_test
 from synth.rng import numpy_rng
 
@@ -98,7 +98,13 @@ def test_the_minimum_detectable_rate_falls_with_hold_out_patients() -> None:
     assert all(rate is not None for rate in rates)
     assert rates[0] > rates[1] > rates[2]  # pyright: ignore[reportOptionalOperand]
     assert rates[1] >= copies_needed(200, 200) / 200  # pyright: ignore[reportOptionalOperand]
-    assert detection(np.full(6, 1 / 801), 0.05, n=200, holdout=800).recall > 0.9
+    drawn = Mixtures.draw(np.full(6, 1 / 801), n=200, holdout=800)
+    assert drawn.at(0.05).recall > 0.9 and drawn.at(0.0).power == 0.0
+    # one mixture by hand: the same flags as the test itself gives
+    p = np.where(drawn.chance < 0.05, drawn.copied, drawn.null)[0]
+    hit = np.isin(np.flatnonzero(drawn.chance[0] < 0.05), F.benjamini_hochberg(p, q=0.1)).any()
+    one = Mixtures(drawn.null[:1], drawn.copied[:1], drawn.chance[:1])
+    assert one.at(0.05).power == float(hit)
 
 
 def test_the_set_level_test_is_calibrated_and_a_binomial_is_not() -> None:
@@ -132,7 +138,12 @@ def test_permuting_patients_keeps_their_volumes_together() -> None:
     whose = np.tile(np.arange(10), 3).tolist()
     once = F.set_level_test(made, training, holdout, permutations=199)
     thrice = F.set_level_test(
-        made, np.tile(training, (3, 1)), np.tile(holdout, (3, 1)), training_patients=whose, holdout_patients=whose, permutations=199
+        made,
+        np.tile(training, (3, 1)),
+        np.tile(holdout, (3, 1)),
+        training_patients=whose,
+        holdout_patients=whose,
+        permutations=199,
     )
     assert (once.p_value, once.share) == (thrice.p_value, thrice.share)
 
@@ -181,7 +192,9 @@ def test_the_blind_gate_splits_by_patient() -> None:
         centres = normal("centres", run, count=24)
         rows = np.repeat(centres, 4, axis=0) + 0.05 * normal("volumes", run, count=96)
         whose = np.repeat(np.arange(12), 4).tolist()
-        passed += F.blind_gate(rows[:48], rows[48:], training_patients=whose, holdout_patients=whose, permutations=99).ok
+        passed += F.blind_gate(
+            rows[:48], rows[48:], training_patients=whose, holdout_patients=whose, permutations=99
+        ).ok
     assert passed >= 8
 
 
