@@ -37,7 +37,9 @@ def synthetic(dataset: Path, tmp_path: Path) -> Path:
 def reported(synthetic: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write a report on the set with the verdicts given; return its folder."""
 
-    def write(ok: bool | None, *, after: bool | None | str = "absent", flagged: tuple[str, ...] = (), **changes: Any) -> Path:
+    def write(
+        ok: bool | None, *, after: bool | None | str = "absent", flagged: tuple[str, ...] = (), **changes: Any
+    ) -> Path:
         report = Report("phantoms", judged=digests(synthetic))
         report.verdicts["privacy.images"] = Verdict(ok, "the reason")
         if after != "absent":
@@ -78,7 +80,9 @@ def test_a_pass_lets_the_judged_files_go_and_nothing_else(
     assert release(synthetic, report, out, "--overwrite") == 0
 
 
-def test_flagged_samples_stay_where_the_rest_passes(synthetic: Path, reported: Callable[..., Path], tmp_path: Path) -> None:
+def test_flagged_samples_stay_where_the_rest_passes(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assert release(synthetic, reported(False, after=True, flagged=("c02", "c05")) / "report.json", out) == 0
     assert [case.id for case in read_dataset(out).cases] == [f"c{i:02d}" for i in (0, 1, 3, 4, 6, 7)]
@@ -91,10 +95,17 @@ def test_flagged_samples_stay_where_the_rest_passes(synthetic: Path, reported: C
 
 
 @pytest.mark.parametrize(
-    ("ok", "after", "code"), [(False, "absent", 3), (False, False, 3), (False, None, 3), (None, "absent", 4), (None, True, 4)]
+    ("ok", "after", "code"),
+    [(False, "absent", 3), (False, False, 3), (False, None, 3), (None, "absent", 4), (None, True, 4)],
 )
 def test_what_did_not_pass_stays(
-    ok: bool | None, after: Any, code: int, synthetic: Path, reported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ok: bool | None,
+    after: Any,
+    code: int,
+    synthetic: Path,
+    reported: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert release(synthetic, reported(ok, after=after, flagged=("c02",)), tmp_path / "out") == code
     assert "not released: the reason" in capsys.readouterr().out
@@ -140,7 +151,13 @@ def test_a_folder_that_is_no_release_is_not_replaced(
 
 @pytest.mark.parametrize(
     ("images", "weights", "asked", "code"),
-    [(True, None, False, 0), (True, None, True, 4), (False, True, True, 3), (None, True, False, 4), (None, False, True, 3)],
+    [
+        (True, None, False, 0),
+        (True, None, True, 4),
+        (False, True, True, 3),
+        (None, True, False, 4),
+        (None, False, True, 3),
+    ],
 )
 def test_the_gate_has_the_code_of_the_worst_verdict(
     images: bool | None, weights: bool | None, asked: bool, code: int, tmp_path: Path
@@ -168,7 +185,9 @@ def test_training_volumes_passed_off_as_samples_fail_the_gate(
     train = {case.case for case in prepared.split("train")}
     assert set((report / "drop.txt").read_text().split()) == train
     assert {name.split(".")[0] for name in content["verdicts"]} == {"privacy"}
-    assert len((report / "internal" / "exposure.csv").read_text().splitlines()) == 1 + len({c.patient for c in prepared.split("train")})
+    assert len((report / "internal" / "exposure.csv").read_text().splitlines()) == 1 + len(
+        {c.patient for c in prepared.split("train")}
+    )
     assert release(dataset, report, tmp_path / "out") == 3
     assert run("evaluate", [*options, "--out", str(tmp_path / "other")]) == 0
 

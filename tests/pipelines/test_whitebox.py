@@ -52,12 +52,17 @@ def test_another_model_and_other_labels_are_refused(model: Path, prepared: Prepa
         denoising_losses(str(model), replace(prepared.schema, labels=labels), made_by=None)
 
 
-def test_the_weights_are_judged_from_the_command(model: Path, prepared: Prepared, dataset: Path, tmp_path: Path) -> None:
+def test_the_weights_are_judged_from_the_command(
+    model: Path, prepared: Prepared, dataset: Path, tmp_path: Path
+) -> None:
     made = Path(shutil.copytree(dataset, tmp_path / "made"))
     options = ["--synthetic", str(made), "--data", str(prepared.folder), "--only", "privacy", "--model", str(model)]
     assert run("evaluate", [*options, "--out", str(tmp_path / "out")]) == 0
     content = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert "privacy.weights_auc" in content["metrics"] and "cannot certify" in content["not_computed"]["privacy.weights_tpr_1"]
+    assert (
+        "privacy.weights_auc" in content["metrics"]
+        and "cannot certify" in content["not_computed"]["privacy.weights_tpr_1"]
+    )
     rows = [{"case": f"c{i:02d}", "condition": {"attributes": {}}, "model": {"sha256": "1"}} for i in range(8)]
     (made / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("evaluate", [*options, "--out", str(tmp_path / "again")]) == 2
