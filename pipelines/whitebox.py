@@ -47,7 +47,7 @@ def denoising_losses(
         import torch
 
         labels = numbering[item.mask]
-        image = np.asarray(item.image, dtype=np.float32)
+        image = np.array(item.image, dtype=np.float32)
         with torch.inference_mode():
             found = [_of_part(loaded.image, image, labels, item, own, times, seed)]
             if loaded.mask is not None:
