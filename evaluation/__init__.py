@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         LesionDetection,
         SurfaceDice,
     )
+    from evaluation.privacy.audit import audit, pool
 
 _HOMES = {
+    "privacy.audit": ("audit", "pool"),
     "metrics_radiomics": ("FrechetRadiomicsDistance",),
     "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
     "metrics_distribution": (
@@ -67,6 +69,8 @@ __all__ = [
     "SurfaceDice",
     "VendiScore",
     "VolumeCRPS",
+    "audit",
+    "pool",
 ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,9 @@ class Evidence:
     windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
     extractor    what features are measured with; by default the weight-free one
     cache        where features are kept between runs; None measures anew
+    loss         denoising losses of a volume under the generator's weights, one number or one a noise level; None
+                 where the weights are not judged
+    real_masks_allowed   masks of real patients in the set are no reason to fail
     """
 
     synthetic: Sequence[Judged]
@@ -81,6 +85,8 @@ class Evidence:
     seed: int = 0
     extractor: Extractor = field(default_factory=radiomics_extractor)
     cache: FeatureCache | None = None
+    loss: Callable[[Judged], Any] | None = None
+    real_masks_allowed: bool = False
 
     def __post_init__(self) -> None:
         """Errors: DataError for no sample, voxels that are no numbers, other channels or dimensions."""
@@ -92,14 +98,15 @@ class Evidence:
     def features(self, tell: Tell) -> "Features":
         """Return the features of every volume; measured once."""
         if "_features" not in self.__dict__:
-            everyone = (*self.synthetic, *self.training, *self.holdout)
-            labels = max((int(item.mask.max(initial=0)) for item in everyone), default=0)
-            sides = (self._rows(side, labels, tell) for side in (self.synthetic, self.training, self.holdout))
+            sides = (self.features_of(side, tell) for side in (self.synthetic, self.training, self.holdout))
             self.__dict__["_features"] = Features(*sides)
         return self.__dict__["_features"]
 
-    def _rows(self, items: Sequence[Judged], labels: int, tell: Tell) -> np.ndarray:
+    def features_of(self, items: Sequence[Judged], tell: Tell) -> np.ndarray:
+        """Return the features (n, d) of volumes that line up with those of `features`, whatever labels they hold."""
         measure = partial(self.cache.features, self.extractor) if self.cache is not None else self.extractor
+        everyone = (*self.synthetic, *self.training, *self.holdout)
+        labels = max((int(item.mask.max(initial=0)) for item in everyone), default=0)
         out = []
         for item in items:
             out.append(measure(item.image, item.mask, labels=labels, spacing_mm=self.spacing_mm))

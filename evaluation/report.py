@@ -59,6 +59,7 @@ class Report:
     charts             family, and what is drawn there: no value of a single real volume
     patients_assumed   each real case was taken as its own patient; None: not known, or no real cases
     notes              what the figures rest on, in words
+    internal           text of further files by name, for internal/ alone
     """
 
     population: str
@@ -73,6 +74,7 @@ class Report:
     charts: list[tuple[str, Chart]] = field(default_factory=list)
     patients_assumed: bool | None = None
     notes: list[str] = field(default_factory=list)
+    internal: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""
@@ -95,6 +97,8 @@ class Report:
         for name, with_real in (("share", False), ("internal", True)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             _write(folder / name / "index.html", page(self, with_real=with_real))
+        for name, text in sorted(self.internal.items()):
+            _write(folder / "internal" / name, text)
         _write(folder / "index.html", page(self, with_real=False))
         _write(folder / "report.json", json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
 

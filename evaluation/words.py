@@ -45,9 +45,19 @@ MEANINGS = {
     "fidelity.recall": "share of real volumes that lie among samples; floor: real patients",
     "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features; floor: real patients",
     "fidelity.ssim": "SSIM to a random volume of the population",
+    "privacy.blind_gate": "how well training is told from hold-out without a generator: must be near 0.5",
     "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
+    "privacy.copy_rate_bound": "at most this share of samples are copies, disguised no better than those planted",
     "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",
+    "privacy.copy_test_after_drop": "share flagged by another embedding once the flagged samples are dropped",
+    "privacy.exposed_patients": "share of training patients with a sample nearer than chance brings one to others",
+    "privacy.mia": "membership inference from the samples alone (density ratio); 0.5 is guessing",
+    "privacy.minimum_detectable": "the smallest share of planted copies that is seen with 80 % power",
     "privacy.nearest": "median feature distance to the nearest training volume; the floor is that of hold-out volumes",
+    "privacy.negative_control": "how often hold-out volumes, passed off as samples, are told from others at 5 %",
+    "privacy.planted_seen": "share of planted copies nearer to training than 95 % of hold-out patients are",
+    "privacy.set_level_p": "chance to lean so much to training patients, were they hold-out patients",
+    "privacy.weights": "membership inference from the model's denoising losses; 0.5 is guessing",
 }
 """Figure, or how its name begins: what it says."""
 

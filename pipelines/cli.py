@@ -23,6 +23,7 @@ VERBS = {
     "generate": "paired image-mask volumes from a model",
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",
     "evaluate": "judge a synthetic set against real data",
+    "release": "copy the samples that a report lets go, its verdict bound to them",
     "info": "what is this model, dataset, volume or report",
 }
 _UNUSABLE = (

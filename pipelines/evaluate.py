@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 if TYPE_CHECKING:
-    from evaluation.evidence import Bench, Judged
+    from evaluation.evidence import Bench, Evidence, Judged
     from evaluation.report import Report
     from synth.data.prepared import Prepared, PreparedCase
     from synth.data.seen import Seen
@@ -28,6 +30,14 @@ class Evaluate:
     """Steps of training a judge on the real training volumes, where no shipped one fits; 0 = judge without."""
     save_judge: Path | None = None
     """Folder to keep the judge in that was trained, for later evaluations (--judge)."""
+    only: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Sections to write, such as fidelity,privacy (commas, or the flag again); all by default."""
+    gate: bool = False
+    """End with the privacy verdict's exit code, 3 failed or 4 undecidable, and list in drop.txt what to drop."""
+    allow_real_masks: bool = False
+    """Samples may carry the masks of real patients."""
+    model: str | None = None
+    """The model that made the set, where its weights are to be judged too (denoising losses at 8 noise levels)."""
     seed: int = 0
     """Seed of permutations and pairs."""
     overwrite: bool = False
@@ -35,44 +45,22 @@ class Evaluate:
 
     def run(self) -> int:
         """Judge and write."""
-        from evaluation.evidence import Evidence
         from evaluation.judge import judge
-        from evaluation.segmented import MOST_HELD_OUT
-        from pipelines.judges import class_attribute, find_bench
+        from pipelines.gate import pass_gate, sections
         from pipelines.progress import progress
         from synth.data.prepared import Prepared
         from synth.data.seen import require_trained_on
-        from synth.errors import ConfigError, OutputError
 
-        if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
-            raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
-        if self.judge_steps < 0:
-            raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
+        only = sections(self.only)
+        self._check(only)
         seen = seen_by_model(self.synthetic)
         prepared = Prepared.load(self.data)
         if seen is not None:
             prepared = prepared if seen.fold is None else prepared.at_fold(seen.fold)
             require_trained_on(prepared, seen)
-        held = prepared.held_out
-        bench = find_bench(self.judge, prepared.schema)
-        known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(prepared.schema)
-        made = synthetic_set(self.synthetic, prepared.schema, attribute=known)
-        if bench.segmenter is None and self.judge is None and self.judge_steps:
-            bench = self._trained(prepared)
-        train = prepared.split("train")
-        total = 2 * len(made) + len(train) + len(held) + min(len(held), MOST_HELD_OUT) * (bench.segmenter is not None)
-        with progress("judging", total) as bar:
-            evidence = Evidence(
-                made,
-                list(real_set(prepared, train)),
-                list(real_set(prepared, held)),
-                prepared.schema.population,
-                labels=tuple(label.name for label in prepared.schema.labels),
-                spacing_mm=prepared.schema.spacing_mm,
-                bench=bench,
-                seed=self.seed,
-            )
-            report = judge(evidence, progress=lambda _: bar.advance())
+        evidence = self._evidence(prepared, only)
+        with progress("judging", steps_of(evidence, only)) as bar:
+            report = judge(evidence, only=only, progress=lambda _: bar.advance())
         _say_whose(report, prepared, seen)
         report.judged = digests(self.synthetic)
         report.write(self.out)
@@ -83,7 +71,52 @@ class Evaluate:
         for name, why in sorted(report.not_computed.items()):
             print(f"not computed: {name}: {why}")
         print(f"report in {self.out / 'index.html'}")
-        return 0
+        return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
+
+    def _check(self, only: tuple[str, ...]) -> None:
+        from evaluation.sections import SECTIONS
+        from synth.errors import ConfigError, OutputError, nearest
+
+        if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
+            raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
+        if self.judge_steps < 0:
+            raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
+        for name in only:
+            if name not in SECTIONS:
+                raise ConfigError(f"--only: no section of a report is called {name!r}; {nearest(name, SECTIONS)}")
+        for name, given in (("--gate", self.gate), ("--model", self.model is not None)):
+            if given and only and "privacy" not in only:
+                raise ConfigError(f"{name} rests on the privacy section; add privacy to --only, or leave {name} out")
+
+    def _evidence(self, prepared: "Prepared", only: tuple[str, ...]) -> "Evidence":
+        """Return what is judged; a judge is trained only where a section asks for one."""
+        from evaluation.evidence import Evidence
+        from evaluation.sections import SEGMENTING
+        from pipelines.judges import class_attribute, find_bench
+        from pipelines.whitebox import denoising_losses, model_of_set
+
+        schema = prepared.schema
+        bench = find_bench(self.judge, schema)
+        known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
+        made = synthetic_set(self.synthetic, schema, attribute=known)
+        asked = not only or bool(SEGMENTING & set(only))
+        if bench.segmenter is None and self.judge is None and self.judge_steps and asked:
+            bench = self._trained(prepared)
+        loss = None
+        if self.model is not None:
+            loss = denoising_losses(self.model, schema, made_by=model_of_set(self.synthetic), seed=self.seed)
+        return Evidence(
+            made,
+            list(real_set(prepared, prepared.split("train"))),
+            list(real_set(prepared, prepared.held_out)),
+            schema.population,
+            labels=tuple(label.name for label in schema.labels),
+            spacing_mm=schema.spacing_mm,
+            bench=bench,
+            seed=self.seed,
+            loss=loss,
+            real_masks_allowed=self.allow_real_masks,
+        )
 
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
@@ -103,6 +136,15 @@ class Evaluate:
         if self.save_judge is not None:
             save_judge(model, self.save_judge, facts=facts)
         return bench_of(model, facts)
+
+
+def steps_of(evidence: "Evidence", only: Sequence[str]) -> int:
+    """Return how many volumes' worth of work a judgement is, about: features, agreement, comparisons, losses."""
+    made, train, held = (len(side) for side in (evidence.synthetic, evidence.training, evidence.holdout))
+    steps = 2 * made + train + held
+    if not only or "privacy" in only:
+        steps += 2 * (made + held) + (train + held if evidence.loss is not None else 0)
+    return steps
 
 
 def seen_by_model(folder: Path) -> "Seen | None":
@@ -139,6 +181,9 @@ def manifest_rows(folder: Path) -> "list[dict[str, Any]]":
 
 def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None") -> None:
     """Say in the report what its figures rest on: whose the cases are, and whom the model saw."""
+    from evaluation.privacy.verdict import NO_GUARANTEE
+    from evaluation.report import Verdict
+
     report.patients_assumed = prepared.patients_assumed
     if prepared.fold is not None:
         report.notes.append(f"judged on fold {prepared.fold}: the validation patients count as held out")
@@ -155,6 +200,8 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None") -> N
             if name.split(".")[0] in ("privacy", "utility"):
                 report.metrics.pop(name, None)
                 report.not_computed[name] = reason
+        for name in [name for name in report.verdicts if name.startswith("privacy.")]:
+            report.verdicts[name] = Verdict(None, f"undecidable: {reason}; {NO_GUARANTEE}")
 
 
 def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":

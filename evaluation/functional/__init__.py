@@ -9,6 +9,7 @@ from evaluation.functional.anatomy import (
     set_distance,
     topology,
 )
+from evaluation.functional.blind_gate import BlindGate, blind_gate
 from evaluation.functional.calibration import (
     CalibrationTest,
     brier_score,
@@ -27,9 +28,16 @@ from evaluation.functional.frechet import FrechetInterval, frechet_distance, fre
 from evaluation.functional.fsim import fsim, phase_congruency
 from evaluation.functional.kernel import KernelTest, kernel_distance, kernel_interval, kernel_test
 from evaluation.functional.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from evaluation.functional.membership import Membership, density_ratio_test, membership_test
 from evaluation.functional.paired import mae, ms_ssim, ms_ssim_scales, ncc, psnr, ssim, window_sigma
 from evaluation.functional.perceptual import perceptual_distance
-from evaluation.functional.privacy import CopyTest, benjamini_hochberg, copy_test
+from evaluation.functional.privacy import (
+    CopyTest,
+    benjamini_hochberg,
+    conformal_p_values,
+    copy_test,
+    minimum_detectable_rate,
+)
 from evaluation.functional.radiomics import frechet_radiomics_distance
 from evaluation.functional.raters import (
     RaterRegions,
@@ -40,6 +48,7 @@ from evaluation.functional.raters import (
     rater_regions,
 )
 from evaluation.functional.segmentation import Detection, detection, dice, hd95, surface_dice
+from evaluation.functional.set_level import SetLevelTest, set_level_test
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
 from evaluation.functional.statistics import (
     clopper_pearson,
@@ -51,26 +60,32 @@ from evaluation.functional.statistics import (
 )
 
 __all__ = [
+    "BlindGate",
     "CalibrationTest",
     "CopyTest",
     "DensityCoverage",
     "Detection",
     "FrechetInterval",
     "KernelTest",
+    "Membership",
     "PrecisionRecall",
     "RaterRegions",
     "SetDistance",
+    "SetLevelTest",
     "adjacency",
     "benjamini_hochberg",
+    "blind_gate",
     "boundary_alignment",
     "brier_score",
     "calibration_test",
     "clopper_pearson",
     "cluster_bootstrap",
+    "conformal_p_values",
     "consensus_dice",
     "copy_test",
     "crps",
     "density_coverage",
+    "density_ratio_test",
     "detection",
     "dice",
     "dissensus_error",
@@ -88,6 +103,8 @@ __all__ = [
     "label_intensities",
     "label_volumes",
     "mae",
+    "membership_test",
+    "minimum_detectable_rate",
     "ms_ssim",
     "ms_ssim_scales",
     "ncc",
@@ -106,6 +123,7 @@ __all__ = [
     "roi_calibration_error",
     "roi_rows",
     "set_distance",
+    "set_level_test",
     "sliced_wasserstein",
     "ssim",
     "surface_dice",

@@ -1,13 +1,21 @@
-"""Whether samples lie nearer to training volumes than volumes never trained on do."""
+"""Whether single samples lie nearer to training volumes than volumes never trained on do, and what could be seen.
 
+Knows embeddings and distances only. Sets as wholes: `set_level`; members: `membership`; the design: `blind_gate`.
+"""
+
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
-from evaluation.functional.distribution import nearest_neighbours
+from evaluation.functional.arrays import array
+from synth.rng import numpy_rng
 
+Ties = Literal["conservative", "randomised"]
 _SHARE = 0.1
+_CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,29 +28,127 @@ class CopyTest:
     note: str
 
 
-def copy_test(synthetic: Any, training: Any, holdout: Any, *, q: float = 0.10) -> CopyTest:
+def copy_test(
+    synthetic: Any,
+    training: Any,
+    holdout: Any,
+    *,
+    q: float = 0.10,
+    patients: Sequence[Hashable] | None = None,
+    ties: Ties = "conservative",
+    seed: int = 0,
+) -> CopyTest:
     """Test each sample of embeddings (n, d) for being a copy of `training` (t, d), against `holdout` (h, d).
 
-    p_i = (1 + #{j: c_j <= s_i}) / (h + 1) with s_i, c_j the distances of sample i and hold-out j to their nearest
-    training row (conformal p-values, Bates et al. 2023), then Benjamini-Hochberg at q.
-    Decidable when a tenth of the set being copies could be flagged: the smallest p is 1 / (h + 1), so k copies
-    must be found at once, k >= n / (q (h + 1)). Errors: ValueError for an empty set or q outside 0..1.
+    s_i, c_j are the Euclidean distances of sample i and hold-out j to their nearest training row: same direction, same
+    rows, so that neither size matters. p_i by `conformal_p_values`, then Benjamini-Hochberg at q, whose rate holds
+    for conformal p-values (Bates et al. 2023).
+    patients   whose each hold-out row is; without it each is its own patient's
+    Decidable when a tenth of the set being copies could be flagged: the smallest p is 1 / (g + 1) for g hold-out
+    patients, so k copies must be found at once, k >= n / (q (g + 1)).
+    Errors: ValueError for an empty set, values that are no numbers, or q outside 0..1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> training, holdout = rng.normal(size=(50, 8)), rng.normal(size=(200, 8))
+    >>> copy_test(np.concatenate([training[:3] + 0.01, rng.normal(size=(17, 8))]), training, holdout).flagged.tolist()
+    [0, 1, 2]
     """
-    if not 0 < q < 1:
-        raise ValueError(f"q is a rate between 0 and 1, got {q}")
     if min(len(synthetic), len(training), len(holdout)) < 1:
         raise ValueError("a copy test needs synthetic, training and hold-out rows")
-    found = nearest_neighbours(synthetic, training)
-    control = np.sort(nearest_neighbours(holdout, training))
-    p = (1 + np.searchsorted(control, found, side="right")) / (len(control) + 1)
-    flagged = benjamini_hochberg(p, q=q)
-    needed = int(np.ceil(len(p) / (q * (len(control) + 1)) - 1e-9))
+    found, control = nearest_distances(synthetic, training), nearest_distances(holdout, training)
+    return copy_test_of_distances(found, control, q=q, patients=patients, ties=ties, seed=seed)
+
+
+def copy_test_of_distances(
+    found: Any,
+    control: Any,
+    *,
+    q: float = 0.10,
+    patients: Sequence[Hashable] | None = None,
+    ties: Ties = "conservative",
+    seed: int = 0,
+) -> CopyTest:
+    """Test samples by `found` (n,), their distances to training, against `control` (h,), those of hold-out volumes."""
+    if not 0 < q < 1:
+        raise ValueError(f"q is a rate between 0 and 1, got {q}")
+    p = conformal_p_values(found, control, patients=patients, ties=ties, seed=seed)
+    whose = len(control) if patients is None else len(set(patients))
+    needed = copies_needed(len(p), whose, q=q)
     decidable = needed <= max(1, _SHARE * len(p))
     note = (
-        f"{len(control)} hold-out volumes: at q = {q:g} at least {needed} of {len(p)} samples must be copies "
-        f"at once to be flagged{'' if decidable else '; more hold-out volumes are needed to decide'}"
+        f"{whose} hold-out {'volumes' if patients is None else 'patients'}: at q = {q:g} at least {needed} of {len(p)} "
+        f"samples must be copies at once to be flagged"
+        f"{'' if decidable else f'; {patients_needed(_SHARE, q=q)} hold-out patients decide on a tenth of copies'}"
     )
-    return CopyTest(p, flagged, decidable, note)
+    return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note)
+
+
+def nearest_distances(x: Any, y: Any) -> np.ndarray:
+    """Return for each row of x (n, d) the Euclidean distance to its nearest row of y (m, d): (n,)."""
+    first, second = array(x), array(y)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(f"embeddings are (n, d) and (m, d), got {first.shape} and {second.shape}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("embeddings hold NaN or infinity; drop those volumes first")
+    parts = [cdist(first[at : at + _CHUNK], second).min(axis=1) for at in range(0, len(first), _CHUNK)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def conformal_p_values(
+    found: Any,
+    control: Any,
+    *,
+    patients: Sequence[Hashable] | None = None,
+    ties: Ties = "conservative",
+    seed: int = 0,
+) -> np.ndarray:
+    """Return how rarely hold-out volumes lie as near as each sample does: (n,).
+
+    p_i = (1 + sum_g mean_{j in g} 1[c_j <= s_i]) / (G + 1) over G hold-out patients (Vovk et al. 2005; several volumes
+    of a patient as in hierarchical conformal prediction, Lee, Barber & Willett 2023). Volumes of one patient are not
+    exchangeable with one another's, so that a patient counts once however often he was scanned.
+    ties   conservative: an equal hold-out counts as nearer, P(p <= a) <= a; randomised: by a drawn share of the ties,
+           P(p <= a) = a exactly
+    Errors: ValueError for an empty control, values that are no numbers, or patients of another number.
+
+    >>> conformal_p_values([0.5, 3.0], [1.0, 2.0, 4.0]).tolist()
+    [0.25, 0.75]
+    >>> conformal_p_values([3.0], [1.0, 2.0, 4.0], patients=["a", "a", "b"]).tolist()
+    [0.6666666666666666]
+    """
+    s, c = array(found), array(control)
+    if s.ndim != 1 or c.ndim != 1 or not len(c):
+        raise ValueError(f"distances are (n,) and (h,) with h > 0, got {s.shape} and {c.shape}")
+    if not (np.isfinite(s).all() and np.isfinite(c).all()):
+        raise ValueError("distances hold NaN or infinity; drop those volumes first")
+    weights, count = patient_weights(len(c), patients)
+    order = np.argsort(c, kind="stable")
+    total = np.concatenate([[0.0], np.cumsum(weights[order])])
+    nearer, as_near = (total[np.searchsorted(c[order], s, side=side)] for side in ("left", "right"))
+    if ties == "conservative":
+        return (1.0 + as_near) / (count + 1)
+    drawn = numpy_rng(seed, "conformal ties").random(len(s))
+    return (nearer + drawn * (1.0 + as_near - nearer)) / (count + 1)
+
+
+def patient_weights(count: int, patients: Sequence[Hashable] | None) -> tuple[np.ndarray, int]:
+    """Return weights (count,) that sum to 1 within each patient, and how many patients there are."""
+    if patients is None:
+        return np.ones(count), count
+    if len(patients) != count:
+        raise ValueError(f"{len(patients)} patients for {count} volumes; name one for each")
+    _, index, sizes = np.unique(patient_index(patients), return_inverse=True, return_counts=True)
+    return 1.0 / sizes[index], len(sizes)
+
+
+def patient_index(patients: Sequence[Hashable]) -> np.ndarray:
+    """Return the number of each row's patient, in order of first appearance.
+
+    >>> patient_index(["b", "a", "b"]).tolist()
+    [0, 1, 0]
+    """
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(one, len(known)) for one in patients], dtype=np.int64)
 
 
 def benjamini_hochberg(p_values: np.ndarray, *, q: float) -> np.ndarray:
@@ -52,5 +158,97 @@ def benjamini_hochberg(p_values: np.ndarray, *, q: float) -> np.ndarray:
     [0, 2]
     """
     order = np.argsort(p_values, kind="stable")
-    below = np.flatnonzero(p_values[order] <= q * np.arange(1, len(order) + 1) / len(order))
+    below = np.flatnonzero(p_values[order] <= q * np.arange(1, len(order) + 1) / len(order) + 1e-12)
     return np.sort(order[: below[-1] + 1]) if len(below) else np.zeros(0, dtype=np.int64)
+
+
+def copies_needed(n: int, holdout: int, *, q: float = 0.10) -> int:
+    """Return how many of n samples must be copies at once so that Benjamini-Hochberg can flag any.
+
+    >>> copies_needed(904, 120), copies_needed(400, 400)
+    (75, 10)
+    """
+    return max(1, int(np.ceil(n / (q * (holdout + 1)) - 1e-9)))
+
+
+def patients_needed(share: float, *, q: float = 0.10) -> int:
+    """Return how many hold-out patients let a copy test flag when `share` of a set are copies.
+
+    >>> patients_needed(0.05), patients_needed(0.01)
+    (199, 999)
+    """
+    return int(np.ceil(1.0 / (share * q) - 1e-9)) - 1
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How a copy test fares on sets with planted copies: probability of any flagged, mean share of them flagged."""
+
+    power: float
+    recall: float
+
+
+@dataclass(frozen=True, eq=False)
+class Mixtures:
+    """Sets drawn to try the copy test on: `repeats` of n samples, each a copy or not; the same draws at every rate, so
+    that power grows with it.
+
+    null, copied   the p-value (repeats, n) of each sample if it is none, and if it is one
+    chance         (repeats, n): a sample is a copy where it is below the rate
+    """
+
+    null: np.ndarray
+    copied: np.ndarray
+    chance: np.ndarray
+
+    @classmethod
+    def draw(cls, planted: Any, *, n: int, holdout: int, repeats: int = 200, seed: int = 0) -> "Mixtures":
+        """Draw copies from `planted` (k,), the p-values that planted copies got; others are exchangeable with the
+        `holdout` patients."""
+        p_copies = array(planted)
+        if p_copies.ndim != 1 or not len(p_copies):
+            raise ValueError("detection needs p-values (k,) of at least one planted copy")
+        rng = numpy_rng(seed, "detection")
+        row = np.arange(repeats)[:, None]
+        control = np.sort(rng.random((repeats, holdout)), axis=1) + row
+        below = np.searchsorted(control.ravel(), (rng.random((repeats, n)) + row).ravel()).reshape(repeats, n)
+        null = (1 + below - row * holdout) / (holdout + 1)
+        return cls(null, rng.choice(p_copies, size=(repeats, n)), rng.random((repeats, n)))
+
+    def at(self, rate: float, *, q: float = 0.10) -> Detection:
+        """Return how the copy test fares where each sample is a copy with probability `rate`."""
+        is_copy = self.chance < rate
+        p = np.where(is_copy, self.copied, self.null)
+        ordered = np.sort(p, axis=1)
+        n = p.shape[1]
+        passing = np.where(ordered <= q * np.arange(1, n + 1) / n + 1e-12, ordered, -1.0).max(axis=1)
+        hits = (is_copy & (p <= passing[:, None])).sum(axis=1)
+        some = is_copy.any(axis=1)
+        recall = hits[some] / is_copy[some].sum(axis=1)
+        return Detection(float((hits > 0).mean()), float(recall.mean()) if some.any() else 0.0)
+
+    def least(self, power: float, *, q: float = 0.10) -> float | None:
+        """Return the smallest rate k / n at which a copy is flagged with probability `power`; None: no rate."""
+        n = self.null.shape[1]
+        if self.at(1.0, q=q).power < power:
+            return None
+        low, high = 0, n
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.at(middle / n, q=q).power >= power else (middle, high)
+        return high / n
+
+
+def minimum_detectable_rate(
+    planted: Any, *, n: int, holdout: int, q: float = 0.10, power: float = 0.8, repeats: int = 200, seed: int = 0
+) -> float | None:
+    """Return the smallest copy rate k / n at which a copy test flags a copy with probability `power`; None: no rate.
+
+    planted   p-values of planted near-copies, see `Mixtures`
+
+    >>> minimum_detectable_rate(np.full(8, 1 / 401), n=400, holdout=400) < 0.05
+    True
+    >>> minimum_detectable_rate(np.full(8, 0.5), n=400, holdout=400) is None
+    True
+    """
+    return Mixtures.draw(planted, n=n, holdout=holdout, repeats=repeats, seed=seed).least(power, q=q)

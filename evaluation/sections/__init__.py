@@ -30,5 +30,7 @@ SECTIONS: Mapping[str, Section] = {
     "pictures": pictures,
 }
 """By name, in the order in which they run."""
+SEGMENTING = frozenset({"alignment", "condition", "calibration", "subgroups"})
+"""Those that ask for the bench's segmenter."""
 
-__all__ = ["SECTIONS", "Section"]
+__all__ = ["SECTIONS", "SEGMENTING", "Section"]

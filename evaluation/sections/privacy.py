@@ -1,38 +1,38 @@
-"""Whether samples lie nearer to training volumes than volumes never trained on do."""
+"""The privacy audit in a report: its figures, verdicts, flagged samples and, for inside, each patient's exposure."""
 
-import numpy as np
+import csv
+import io
 
 from evaluation.evidence import Evidence, Tell
-from evaluation.functional import copy_test, nearest_neighbours
-from evaluation.report import Figure, Report
+from evaluation.privacy.audit import Audit, audit
+from evaluation.report import Report
+
+EXPOSURE = "exposure.csv"
 
 
 def privacy(evidence: Evidence, report: Report, tell: Tell) -> None:
-    """Measure distances to training beside those of hold-out volumes; flag the samples that are copies."""
-    rows = evidence.features(tell)
-    made, train, held = rows.synthetic, rows.training, rows.holdout
-    if min(len(made), len(train), len(held)) < 2:
-        report.not_computed["privacy.nearest"] = "needs training and hold-out volumes, at least 2 of each"
-        report.not_computed["privacy.copy_test"] = report.not_computed["privacy.nearest"]
-        return
-    scale = train.std(axis=0) + 1e-6
-    to_train = nearest_neighbours(made / scale, train / scale)
-    reference = nearest_neighbours(held / scale, train / scale)
-    report.metrics["privacy.nearest"] = Figure(
-        float(np.median(to_train)),
-        len(made),
-        "higher",
-        "feature distance to training",
-        floor=float(np.median(reference)),
-    )
-    report.metrics["privacy.closer_than_holdout"] = Figure(
-        float((to_train < reference.min()).mean()), len(made), "lower", "share nearer than any hold-out volume"
-    )
-    test = copy_test(made / scale, train / scale, held / scale)
-    if not test.decidable:
-        report.not_computed["privacy.copy_test"] = test.note
-        return
-    share = len(test.flagged) / len(made)
-    report.metrics["privacy.copy_test"] = Figure(share, len(made), "lower", "share flagged at a false rate of 10 %")
-    for index in test.flagged:
-        report.samples[int(index)]["flagged"] = True
+    """Audit the set, and the weights where losses were handed over."""
+    add_audit(report, audit(evidence, tell=tell))
+
+
+def add_audit(report: Report, found: Audit) -> None:
+    """Write what an audit found into a report; exposure goes to internal/ alone."""
+    report.metrics |= {f"privacy.{name}": figure for name, figure in found.figures.items()}
+    report.not_computed |= {f"privacy.{name}": why for name, why in found.not_computed.items()}
+    report.verdicts |= {"privacy.images": found.images, "privacy.weights": found.weights}
+    if found.after_drop is not None:
+        report.verdicts["privacy.images_after_drop"] = found.after_drop
+    report.notes += found.notes
+    p_values = dict(found.p_values)
+    for row in report.samples:
+        case = str(row["case"])
+        row["flagged"] = bool(row["flagged"]) or case in found.flagged
+        if case in p_values:
+            row["copy_p"] = float(f"{p_values[case]:.6g}")
+    if found.exposure:
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["patient", "nearest_sample", "distance", "p"])
+        for one in found.exposure:
+            writer.writerow([one.patient, one.sample, f"{one.distance:.6g}", f"{one.p_value:.6g}"])
+        report.internal[EXPOSURE] = table.getvalue()

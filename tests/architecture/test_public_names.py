@@ -52,9 +52,11 @@ PUBLIC = {
         "SurfaceDice",
         "VendiScore",
         "VolumeCRPS",
+        "audit",
+        "pool",
     ],
 }
-VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
+VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "release", "train"]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
 

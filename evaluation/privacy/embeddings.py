@@ -1,0 +1,131 @@
+"""How far samples, hold-out volumes and planted copies lie from training volumes, by every embedding.
+
+correlation   NCC of cells, the best over flips, small shifts and small rotations: no encoder, so none is trained
+features      the report's features, whitened on training and hold-out together
+masks         soft Dice of the labels in cells, posed as the images are; only where masks are the generator's own
+Knows the evidence and no test.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.functional.blind_gate import whitened
+from evaluation.privacy.plants import Planted
+from evaluation.privacy.search import CELLS, Likeness, References, cell_grid, cells
+
+DIMS = 32
+_MASK_CELLS = CELLS // 2
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Distances in one embedding.
+
+    found, control, planted   of n samples, h hold-out volumes, k planted copies to their nearest training volume
+    to_training, to_holdout   of samples to every volume, (n, t) and (n, h); planted_to_... of planted copies
+    """
+
+    name: str
+    found: np.ndarray
+    control: np.ndarray
+    planted: np.ndarray
+    to_training: np.ndarray
+    to_holdout: np.ndarray
+    planted_to_training: np.ndarray
+    planted_to_holdout: np.ndarray
+
+
+def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, tell: Tell) -> Distances:
+    """Return distances of images by correlation, or of labels by Dice, in the best pose.
+
+    Errors: ValueError where a volume has fewer voxels along an axis than the first sample has cells.
+    """
+    grid = cell_grid(evidence.synthetic[0].mask.shape, CELLS if likeness == "correlation" else _MASK_CELLS)
+    labels = _labels(evidence)
+
+    def reduced(item: Judged) -> np.ndarray:
+        if likeness == "correlation":
+            return cells(item.image, grid)
+        return cells(np.stack([item.mask == label for label in labels]), grid)
+
+    train, held = ([reduced(item) for item in side] for side in (evidence.training, evidence.holdout))
+    both = References(np.stack([*train, *held]).astype(np.float32), likeness)
+    own = References(both.volumes[: len(train)], likeness)
+    block = slice(0, len(train))
+
+    def measured(items: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
+        rows, nearest = [], []
+        for item in items:
+            row, (near,) = both.compare(reduced(item), [block])
+            rows.append(row)
+            nearest.append(near)
+            tell("compared")
+        return np.array(rows).reshape(len(items), len(both.volumes)), np.array(nearest)
+
+    made, found = measured(evidence.synthetic)
+    planted, planted_found = measured([one.item for one in plants])
+    control = []
+    for cell in held:
+        control.append(own.compare(cell, [block])[1][0])
+        tell("compared")
+    at = len(train)
+    name = "correlation" if likeness == "correlation" else "masks"
+    return Distances(
+        name, found, np.array(control), planted_found, made[:, :at], made[:, at:], planted[:, :at], planted[:, at:]
+    )
+
+
+def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> Distances:
+    """Return distances of features, whitened in up to 32 principal components of training and hold-out together."""
+    rows = evidence.features(tell)
+    disguised = evidence.features_of([one.item for one in plants], tell)
+    both = np.concatenate([rows.training, rows.holdout])
+    made, train, held, planted = (
+        whitened(side, DIMS, of=both) for side in (rows.synthetic, rows.training, rows.holdout, disguised)
+    )
+    to_training, planted_to = cdist(made, train), cdist(planted, train)
+    return Distances(
+        "features",
+        to_training.min(axis=1),
+        cdist(held, train).min(axis=1),
+        planted_to.min(axis=1),
+        to_training,
+        cdist(made, held),
+        planted_to,
+        cdist(planted, held),
+    )
+
+
+def measure(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> tuple[dict[str, Distances], dict[str, str]]:
+    """Return the distances by embedding, the one that drops first, and why others were not measured."""
+    out: dict[str, Distances] = {}
+    absent: dict[str, str] = {}
+    try:
+        out["correlation"] = by_pose(evidence, plants, "correlation", tell)
+    except ValueError as error:
+        absent["correlation"] = f"volumes have different grids: {error}"
+    out["features"] = by_features(evidence, plants, tell)
+    why = no_masks(evidence)
+    if why:
+        absent["masks"] = why
+    elif "correlation" in out:
+        out["masks"] = by_pose(evidence, plants, "dice", tell)
+    return out, absent
+
+
+def no_masks(evidence: Evidence) -> str:
+    """Return why masks are not compared; empty where they are."""
+    if not _labels(evidence):
+        return "no volume has a label"
+    if any(item.mask_origin in ("real", "given") for item in evidence.synthetic):
+        return "masks were given to the generator: how near they lie to others says nothing of it"
+    return ""
+
+
+def _labels(evidence: Evidence) -> list[int]:
+    everyone = (*evidence.synthetic, *evidence.training, *evidence.holdout)
+    return list(range(1, 1 + max((int(item.mask.max(initial=0)) for item in everyone), default=0)))

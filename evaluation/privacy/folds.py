@@ -1,0 +1,207 @@
+"""One generator's measured evidence, and the tests over one or over several fold-wise generators together.
+
+Pooled folds: p-values compare samples of every fold with the hold-out volumes of all folds, each patient held out
+once (cross-conformal: Vovk 2015; its level is near the nominal one, and proven at twice that).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.evidence import Evidence, Features, Judged
+from evaluation.functional.blind_gate import BlindGate, blind_gate
+from evaluation.functional.membership import (
+    Membership,
+    density_ratio_scores,
+    loss_scores,
+    membership_test,
+)
+from evaluation.functional.privacy import CopyTest, conformal_p_values, copy_test_of_distances
+from evaluation.functional.set_level import SetLevelTest, pooled_set_level_test, set_level_test_of_distances
+from evaluation.privacy.embeddings import DIMS, Distances
+from evaluation.privacy.plants import Planted
+from synth.rng import numpy_rng
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A generator's evidence with what was measured of it; losses (t, times), (h, times) where weights are judged."""
+
+    evidence: Evidence
+    features: Features
+    plants: Sequence[Planted]
+    distances: dict[str, Distances]
+    losses: tuple[np.ndarray, np.ndarray] | None = None
+
+
+Kept = Sequence[np.ndarray]
+"""For each fold which of its samples are looked at (n_k,)."""
+
+
+def everything(folds: Sequence[Fold]) -> Kept:
+    """Return that all samples are looked at."""
+    return [np.ones(len(fold.evidence.synthetic), dtype=bool) for fold in folds]
+
+
+def whose(items: Sequence[Judged]) -> list[str]:
+    """Return the patient of each volume."""
+    return [item.whose for item in items]
+
+
+def holdout_patients(folds: Sequence[Fold]) -> list[str]:
+    """Return the patient of each hold-out volume of all folds, in order."""
+    return [one for fold in folds for one in whose(fold.evidence.holdout)]
+
+
+def controls(folds: Sequence[Fold], name: str) -> np.ndarray:
+    """Return the distances of all hold-out volumes to their fold's training volumes."""
+    return np.concatenate([fold.distances[name].control for fold in folds])
+
+
+def copies(folds: Sequence[Fold], name: str, kept: Kept, *, q: float) -> CopyTest:
+    """Return the copy test of the samples kept, in one embedding."""
+    found = np.concatenate([fold.distances[name].found[keep] for fold, keep in zip(folds, kept, strict=True)])
+    return copy_test_of_distances(found, controls(folds, name), q=q, patients=holdout_patients(folds))
+
+
+def planted_p_values(folds: Sequence[Fold], name: str) -> np.ndarray:
+    """Return the p-values that planted copies get."""
+    planted = np.concatenate([fold.distances[name].planted for fold in folds])
+    return conformal_p_values(planted, controls(folds, name), patients=holdout_patients(folds))
+
+
+def set_level(
+    folds: Sequence[Fold], rows: Sequence[tuple[np.ndarray, np.ndarray]], *, permutations: int, seed: int
+) -> SetLevelTest:
+    """Return the set-level test on distances `rows`, one (to training, to hold-out) a fold.
+
+    One fold keeps all its training patients: permutations keep the sizes, and copies of every patient are seen.
+    Errors: ValueError for too few patients, or folds that do not hold each patient out once.
+    """
+    if len(folds) == 1:
+        evidence = folds[0].evidence
+        return set_level_test_of_distances(
+            *rows[0],
+            training_patients=whose(evidence.training),
+            holdout_patients=whose(evidence.holdout),
+            permutations=permutations,
+            matched=False,
+            seed=seed,
+        )
+    return pooled_set_level_test(
+        [np.concatenate(pair, axis=1) for pair in rows],
+        [whose([*fold.evidence.training, *fold.evidence.holdout]) for fold in folds],
+        [sorted(set(whose(fold.evidence.holdout))) for fold in folds],
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def rows_of(folds: Sequence[Fold], name: str, kept: Kept) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each fold's distances of the samples kept, to training and to hold-out volumes."""
+    return [
+        (fold.distances[name].to_training[keep], fold.distances[name].to_holdout[keep])
+        for fold, keep in zip(folds, kept, strict=True)
+    ]
+
+
+def gates(folds: Sequence[Fold], *, seed: int) -> list[BlindGate]:
+    """Return the blind gate of each fold. Errors: ValueError for too few patients."""
+    return [
+        blind_gate(
+            fold.features.training,
+            fold.features.holdout,
+            training_patients=whose(fold.evidence.training),
+            holdout_patients=whose(fold.evidence.holdout),
+            seed=seed,
+        )
+        for fold in folds
+    ]
+
+
+def black_box(folds: Sequence[Fold], kept: Kept, *, seed: int) -> Membership:
+    """Return what the density-ratio attack reaches. Errors: ValueError for too few patients or samples."""
+    pairs = []
+    for index, (fold, keep) in enumerate(zip(folds, kept, strict=True)):
+        rows = fold.features
+        pairs.append(
+            density_ratio_scores(
+                rows.synthetic[keep],
+                rows.training,
+                rows.holdout,
+                training_patients=whose(fold.evidence.training),
+                holdout_patients=whose(fold.evidence.holdout),
+                dims=DIMS,
+                rng=numpy_rng(seed, "density ratio", index),
+            )
+        )
+    return _members(folds, pairs, seed=seed)
+
+
+def white_box(folds: Sequence[Fold], *, seed: int) -> Membership:
+    """Return what an attack on the denoising losses reaches."""
+    pairs = [loss_scores(*fold.losses) for fold in folds if fold.losses is not None]
+    return _members(folds, pairs, seed=seed)
+
+
+def _members(folds: Sequence[Fold], pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int) -> Membership:
+    """Return the membership test over folds: each patient once a non-member, and once a member of one drawn fold."""
+    inside, inside_whose, outside = [], [], []
+    drawn: dict[str, int] = {}
+    rng = numpy_rng(seed, "members' folds")
+    trained: dict[str, list[int]] = {}
+    for index, fold in enumerate(folds):
+        for one in dict.fromkeys(whose(fold.evidence.training)):
+            trained.setdefault(one, []).append(index)
+    for one, where in trained.items():
+        drawn[one] = where[int(rng.integers(len(where)))]
+    for index, (fold, (members, others)) in enumerate(zip(folds, pairs, strict=True)):
+        for one, score in zip(whose(fold.evidence.training), members, strict=True):
+            if drawn[one] == index:
+                inside.append(score)
+                inside_whose.append(one)
+        outside.append(others)
+    return membership_test(
+        np.array(inside),
+        np.concatenate(outside),
+        member_patients=inside_whose,
+        non_member_patients=holdout_patients(folds),
+    )
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How near a set comes to one training patient: his nearest sample, its distance, and how rarely a hold-out
+    patient's is as near (p). For the owner of the data alone."""
+
+    patient: str
+    sample: str
+    distance: float
+    p_value: float
+
+
+def exposures(folds: Sequence[Fold], name: str) -> list[Exposure]:
+    """Return every training patient's exposure, the most exposed first.
+
+    e_v = distance of the sample nearest to volume v; p by `conformal_p_values` against those of hold-out volumes,
+    times the patient's volumes, over which it is the least.
+    """
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for fold in folds:
+        distances, names = fold.distances[name], [item.case for item in fold.evidence.synthetic]
+        p = conformal_p_values(
+            distances.to_training.min(axis=0),
+            distances.to_holdout.min(axis=0),
+            patients=whose(fold.evidence.holdout),
+        )
+        nearest = distances.to_training.argmin(axis=0)
+        for volume, one in enumerate(whose(fold.evidence.training)):
+            sample = int(nearest[volume])
+            row = (float(p[volume]), float(distances.to_training[sample, volume]), names[sample])
+            found.setdefault(one, []).append(row)
+    table = []
+    for one, volumes in found.items():
+        p, distance, sample = min(volumes)
+        table.append(Exposure(one, sample, distance, min(1.0, p * len(volumes))))
+    return sorted(table, key=lambda row: (row.p_value, row.distance, row.patient))

@@ -1,0 +1,277 @@
+"""The privacy audit on volumes that copy and volumes that do not: verdicts in words, controls, drops, pooled folds."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from evaluation import audit, pool
+from evaluation.evidence import Bench, Evidence, Judged
+from evaluation.judge import judge
+from evaluation.privacy.audit import Audit
+from evaluation.privacy.checks import shows_a_face
+from evaluation.privacy.findings import Options
+from evaluation.privacy.plants import DISGUISES, RMS_VOXELS, plant
+from evaluation.privacy.search import References, cell_grid, cells, rotations
+from synth.errors import DataError
+from synth.rng import numpy_rng
+
+GRID = (20, 24)
+QUICK = Options(permutations=199, plants=12)
+
+
+def subject(*name: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture of its own, and where it is bright."""
+    rng = numpy_rng("subject", *name)
+    image = ndimage.gaussian_filter(rng.normal(size=GRID), 2.0)
+    image = (image - image.min()) / (image.max() - image.min())
+    return image[None], (image > np.quantile(image, 0.8)).astype(np.uint8)
+
+
+def volumes(side: str, count: int, first: int = 0) -> list[Judged]:
+    return [Judged(f"{side}{i}", *subject(side, i)) for i in range(first, first + count)]
+
+
+def copied(training: list[Judged], count: int) -> list[Judged]:
+    """Copies of as many patients, in the disguises in turn."""
+    return [replace(one.item, case=f"copy{i}") for i, one in enumerate(plant(training, count, seed=5))]
+
+
+def evidence(made: list[Judged], *, training: int = 60, holdout: int = 120, **more: Any) -> Evidence:
+    return Evidence(made, volumes("t", training), volumes("h", holdout), "pictures", **more)
+
+
+@pytest.fixture(scope="module")
+def clean() -> Audit:
+    return audit(evidence(volumes("s", 100)), options=QUICK)
+
+
+@pytest.fixture(scope="module")
+def leaky() -> Audit:
+    made = [*volumes("s", 85), *copied(volumes("t", 60), 15)]
+    return audit(evidence(made), options=QUICK)
+
+
+def test_a_set_that_copies_nobody_is_not_accused(clean: Audit) -> None:
+    assert clean.images.ok is not False, clean.images.why
+    assert not clean.flagged and clean.after_drop is None
+    for word in ("threat:", "no formal (DP) guarantee, not a legal finding", "100 samples against 60 training and 120"):
+        assert word in clean.images.why
+    assert clean.figures["set_level_p"].value > 0.05
+    interval = clean.figures["blind_gate_auc"].interval
+    assert interval is not None and interval[0] <= 0.5 <= interval[1]
+    assert clean.weights.ok is None and "give the model" in clean.weights.why
+    assert "299 can" in clean.not_computed["mia_tpr_1"] and "mia_tpr_01" in clean.not_computed
+    assert not set(clean.figures) & set(clean.not_computed)
+
+
+def test_the_controls_run_with_every_audit(clean: Audit) -> None:
+    control = clean.figures["negative_control"]
+    assert 0.03 <= control.value <= 0.07 and control.interval is not None and control.n == 120
+    assert control.interval[0] < 0.03 and control.interval[1] > 0.07, "so few volumes do not fix it better"
+    assert clean.figures["planted_seen"].value > 0.7
+    least = clean.figures["minimum_detectable"].value
+    assert 0 < least <= clean.figures["copy_rate_bound"].value < 1
+
+
+def test_copies_in_disguise_are_flagged_and_dropped(leaky: Audit) -> None:
+    assert leaky.images.ok is False and "flagged as copies by correlation" in leaky.images.why
+    found = {case for case in leaky.flagged if case.startswith("copy")}
+    assert len(found) >= 12 and len(leaky.flagged) - len(found) <= 3
+    assert leaky.figures["copy_test"].value == pytest.approx(len(leaky.flagged) / 100), "as it was before dropping"
+    assert leaky.figures["set_level_p"].value < 0.05
+    assert leaky.after_drop is not None and "correlation" not in leaky.after_drop.why
+    assert leaky.figures["copy_test_after_drop"].n == 100 - len(leaky.flagged)
+
+
+def test_exposure_names_the_copied_patients(leaky: Audit) -> None:
+    sources = {f"t{one.source}" for one in plant(volumes("t", 60), 15, seed=5)}
+    most = [row.patient for row in leaky.exposure[:10]]
+    assert len(leaky.exposure) == 60 and set(most) <= sources
+    assert all(row.sample.startswith("copy") for row in leaky.exposure[:10])
+    assert leaky.exposure[0].p_value == pytest.approx(1 / 121)
+
+
+def test_few_patients_are_undecidable_and_the_n_that_decides_is_said() -> None:
+    few = audit(evidence(volumes("s", 30), training=20, holdout=20), options=QUICK)
+    assert few.images.ok is None and few.images.why.startswith("undecidable")
+    assert "199 hold-out patients (here 20)" in few.images.why
+    assert (
+        "hold-out patients are needed" in few.not_computed["copy_test"] or "decide on" in few.not_computed["copy_test"]
+    )
+    none = audit(evidence(volumes("s", 3), holdout=0), options=QUICK)
+    assert none.images.ok is None and not none.figures and "at least 2" in none.not_computed["copy_test"]
+
+
+def test_enough_patients_and_samples_pass() -> None:
+    """Two hundred patients a side: 5 % of copies would be seen, and there are none."""
+    found = audit(evidence(volumes("s", 200), training=70, holdout=220), options=QUICK)
+    assert found.images.ok is True, found.images.why
+    assert found.figures["copy_rate_bound"].value <= 0.10
+    assert "not claimed" in found.images.why, "membership at 1 % needs 299 non-members"
+
+
+def test_a_shifted_hold_out_makes_the_design_invalid() -> None:
+    whole = evidence(volumes("s", 40), holdout=60)
+    brighter = [replace(item, image=item.image * 0.8 + 0.2) for item in whole.holdout]
+    found = audit(replace(whole, holdout=brighter), options=QUICK)
+    assert found.images.ok is None and "told apart without any generator" in found.images.why
+
+
+def test_a_patient_on_both_sides_is_refused_and_equal_volumes_are_told() -> None:
+    whole = evidence(volumes("s", 20), holdout=40)
+    with pytest.raises(DataError, match="1 patients are in training and hold-out both"):
+        audit(replace(whole, holdout=[*whole.holdout, replace(whole.training[0], case="other", patient="t0")]))
+    renamed = [replace(whole.training[0], case="other"), *whole.holdout]
+    found = audit(replace(whole, holdout=renamed), options=QUICK)
+    assert found.images.ok is None and "1 hold-out volumes are training volumes" in found.images.why
+
+
+def test_a_training_volume_among_the_samples_fails_whatever_the_n() -> None:
+    whole = evidence([*volumes("s", 9), replace(volumes("t", 1)[0], case="same")], training=9, holdout=9)
+    found = audit(whole, options=QUICK)
+    assert found.images.ok is False and "voxel for voxel" in found.images.why and "same" in found.flagged
+
+
+def test_masks_of_real_patients_fail_unless_allowed() -> None:
+    made = [replace(item, mask_origin="real") for item in volumes("s", 20)]
+    found = audit(evidence(made), options=QUICK)
+    assert found.images.ok is False and "20 of 20 samples carry the mask of a real patient" in found.images.why
+    assert "masks were given" in found.not_computed["copy_test.masks"]
+    allowed = audit(evidence(made, real_masks_allowed=True), options=QUICK)
+    assert allowed.images.ok is not False and "which was allowed" in " ".join(allowed.notes)
+    taken = [replace(one, mask=two.mask) for one, two in zip(volumes("s", 20), volumes("h", 20), strict=True)]
+    assert "20 of 20 samples carry the mask" in audit(evidence(taken), options=QUICK).images.why
+
+
+@pytest.mark.parametrize(("gain", "ok"), [(0.0, None), (3.0, False)])
+def test_weights_are_judged_by_the_losses_handed_over(gain: float, ok: bool | None) -> None:
+    def loss(item: Judged) -> np.ndarray:
+        return numpy_rng("loss", item.case).normal(size=8) - gain * item.case.startswith("t")
+
+    found = audit(evidence(volumes("s", 20), loss=loss), options=QUICK)
+    assert found.weights.ok is ok and "weights" in found.weights.why
+    assert found.figures["weights_auc"].n == 180 and "weights_tpr_1" in found.not_computed
+    assert found.images.ok is not False
+
+
+def test_weights_pass_only_where_the_non_members_carry_the_claim() -> None:
+    def loss(item: Judged) -> float:
+        return float(numpy_rng("loss", item.case).normal())
+
+    found = audit(
+        evidence(volumes("s", 10), training=300, holdout=310, loss=loss), options=Options(plants=6, permutations=59)
+    )
+    claim = found.figures["weights_tpr_1"]
+    assert claim.n == 300 and claim.interval is not None
+    assert found.weights.ok is (True if claim.interval[1] <= 0.03 else None)
+
+
+def test_pooled_folds_hold_every_patient_out_once() -> None:
+    people = volumes("p", 60)
+
+    def folds(copies: bool) -> list[Evidence]:
+        out = []
+        for k in range(3):
+            held, train = people[k::3], [one for i, one in enumerate(people) if i % 3 != k]
+            made = volumes(f"s{k}", 20)
+            if copies:
+                made = [*made[:12], *[replace(one, case=f"{k}{one.case}") for one in copied(train, 8)]]
+            out.append(Evidence(made, train, held, "pictures"))
+        return out
+
+    clean, leaky = pool(folds(False), options=QUICK), pool(folds(True), options=QUICK)
+    assert clean.images.ok is not False and "3 folds pooled" in clean.images.why
+    assert "60 training and 60 hold-out patients" in clean.images.why
+    assert leaky.images.ok is False and leaky.figures["set_level_p"].value < 0.05
+    assert clean.figures["negative_control"].n == 60 and len(clean.exposure) == 60
+    with pytest.raises(DataError, match="held out of two folds"):
+        pool([folds(False)[0]] * 2)
+
+
+def test_a_report_keeps_patients_inside(tmp_path: Path) -> None:
+    made = [*volumes("s", 40), *copied(volumes("t", 60), 8)]
+    report = judge(evidence(made, bench=Bench()), only=["privacy"])
+    report.write(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert {"privacy.images", "privacy.weights"} <= set(content["verdicts"])
+    assert [row["case"] for row in content["samples"] if row["flagged"]]
+    rows = (tmp_path / "internal" / "exposure.csv").read_text().splitlines()
+    assert rows[0] == "patient,nearest_sample,distance,p" and len(rows) == 61
+    shared = [path for path in tmp_path.rglob("*") if path.is_file() and "internal" not in path.parts]
+    assert not any(f'"t{i}"' in path.read_text() or f">t{i}<" in path.read_text() for path in shared for i in range(60))
+    assert not (tmp_path / "share" / "exposure.csv").exists()
+    again = judge(evidence(made, bench=Bench()), only=["privacy"])
+    again.write(tmp_path / "again")
+    assert (tmp_path / "again" / "report.json").read_bytes() == (tmp_path / "report.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", DISGUISES)
+def test_every_disguise_is_seen_through(kind: str) -> None:
+    training = volumes("t", 30)
+    grid = cell_grid(GRID)
+    known = References(np.stack([cells(item.image, grid) for item in training]).astype(np.float32))
+    image, mask = DISGUISES[kind](training[7].image.astype(float), training[7].mask, numpy_rng("disguise", kind))
+    row, (nearest,) = known.compare(cells(image, grid), [slice(0, 30)])
+    others = [known.compare(cells(item.image, grid), [slice(0, 30)])[1][0] for item in volumes("h", 40)]
+    assert int(row.argmin()) == 7 and nearest < min(others)
+    assert image.shape == training[7].image.shape and mask.shape == GRID
+
+
+def test_the_search_finds_a_volume_moved_flipped_and_turned_in_3d() -> None:
+    rng = numpy_rng("3d")
+    base = np.stack([ndimage.gaussian_filter(rng.normal(size=(10, 12, 11)), 1.5) for _ in range(6)])[:, None]
+    known = References(base.astype(np.float32))
+    moved = np.flip(np.roll(base[2], 1, axis=2), 3)
+    assert known.compare(moved, [slice(0, 6)])[0][2] < 0.15 < known.compare(base[4], [slice(0, 4)])[0][:4].min()
+    turned = rotations(base[3], 5.0)[1]
+    row, (nearest,) = known.compare(turned, [slice(0, 6)])
+    assert nearest <= row[3] and row.argmin() == 3
+    assert known.compare(base[5] * 3 + 7, [slice(0, 6)])[1][0] == pytest.approx(0, abs=1e-5)
+    assert known.compare(np.ones((1, 10, 12, 11)), [slice(0, 6)])[1][0] == 1.0
+
+
+def test_cells_are_means_and_refuse_what_is_smaller() -> None:
+    image = numpy_rng("cells").random((2, 7, 9))
+    out = cells(image, (7, 3))
+    assert out[1, 4, 2] == pytest.approx(image[1, 4, 6:9].mean())
+    with pytest.raises(ValueError, match="no"):
+        cells(image, (8, 3))
+
+
+def test_an_elastic_copy_moves_by_one_voxel_rms() -> None:
+    ramp = np.stack(np.meshgrid(*[np.arange(n, dtype=float) for n in (30, 32, 28)], indexing="ij"))
+    moved, _ = DISGUISES["elastic"](ramp, np.zeros((30, 32, 28), dtype=np.uint8), numpy_rng("elastic"))
+    inside = (slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    rms = np.sqrt(((moved - ramp)[inside] ** 2).sum(axis=0).mean())
+    assert 0.5 * RMS_VOXELS < rms <= 1.3 * RMS_VOXELS
+
+
+def _head(*, skin: bool) -> Callable[[], Judged]:
+    def make() -> Judged:
+        axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in (44, 52, 44)], indexing="ij")
+        radius = np.sqrt(sum(a**2 for a in axes))
+        brain = radius < 0.62
+        image = np.where(brain, 0.8, 0.0) + (np.where((radius > 0.7) & (radius < 0.9), 0.6, 0.0) if skin else 0.0)
+        return Judged("head", image[None], brain.astype(np.uint8))
+
+    return make
+
+
+def test_heads_with_their_skin_are_told_from_brains() -> None:
+    spacing = (4.5, 4.5, 4.5)
+    assert shows_a_face(_head(skin=True)(), spacing)
+    assert not shows_a_face(_head(skin=False)(), spacing)
+    assert not shows_a_face(_head(skin=True)(), (1.0, 1.0, 1.0)), "too small for a head"
+    assert not shows_a_face(volumes("s", 1)[0], (1.0, 1.0))
+
+
+def test_volumes_of_other_grids_are_compared_by_features_alone() -> None:
+    odd = [Judged("odd", np.full((1, 9, 9), 0.5), np.zeros((9, 9), dtype=np.uint8))]
+    found = audit(evidence([*volumes("s", 12), *odd], training=12, holdout=12), options=QUICK)
+    assert "different grids" in found.not_computed["copy_test.correlation"]

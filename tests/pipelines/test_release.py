@@ -1,0 +1,206 @@
+"""From the verdict to the files that may go: exit codes of the gate, what is dropped, what a release copies."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.report import Report, Verdict
+from pipelines.cli import run
+from pipelines.evaluate import digests
+from pipelines.gate import pass_gate, sections
+from synth.data.prepared import Prepared
+from synth.formats import read as read_dataset
+
+
+@pytest.fixture
+def synthetic(dataset: Path, tmp_path: Path) -> Path:
+    """A set with a manifest, and things beside it that are nobody's business."""
+    folder = Path(shutil.copytree(dataset, tmp_path / "synthetic"))
+    rows = [
+        {"case": case.id, "condition": {"attributes": {}}, "model": {"name": "m", "sha256": "0"}, "secret": "p01"}
+        for case in read_dataset(folder).cases
+    ]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    info = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**info, "came_from": "hospital"}))
+    (folder / "internal").mkdir()
+    (folder / "internal" / "exposure.csv").write_text("patient\n")
+    return folder
+
+
+@pytest.fixture
+def reported(synthetic: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a report on the set with the verdicts given; return its folder."""
+
+    def write(
+        ok: bool | None, *, after: bool | None | str = "absent", flagged: tuple[str, ...] = (), **changes: Any
+    ) -> Path:
+        report = Report("phantoms", judged=digests(synthetic))
+        report.verdicts["privacy.images"] = Verdict(ok, "the reason")
+        if after != "absent":
+            report.verdicts["privacy.images_after_drop"] = Verdict(after, "the other reason")  # pyright: ignore[reportArgumentType]
+        report.samples = [{"case": f"c{i:02d}", "flagged": f"c{i:02d}" in flagged} for i in range(8)]
+        for name, value in changes.items():
+            setattr(report, name, value)
+        report.write(tmp_path / "report")
+        return tmp_path / "report"
+
+    return write
+
+
+def release(synthetic: Path, report: Path, out: Path, *more: str) -> int:
+    return run("release", [str(synthetic), "--report", str(report), "--out", str(out), *more])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_pass_lets_the_judged_files_go_and_nothing_else(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path
+) -> None:
+    report, out = reported(True), tmp_path / "out"
+    assert release(synthetic, report, out) == 0
+    judged = json.loads((report / "report.json").read_text())["judged"]
+    assert names(out) == {*judged, "RELEASE.json", "dataset.json", "manifest.jsonl"}
+    bound = json.loads((out / "RELEASE.json").read_text())
+    assert bound["report_sha256"] == hashlib.sha256((report / "report.json").read_bytes()).hexdigest()
+    assert bound["files"] == judged and bound["verdict"] == {"ok": True, "why": "the reason"}
+    for name, sha in {**bound["files"], **bound["written"]}.items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
+    assert len(read_dataset(out).cases) == 8, "what is released is a dataset"
+    assert not any(word in (out / name).read_text() for name in bound["written"] for word in ("secret", "hospital"))
+    assert not list(tmp_path.glob(".out*"))
+    assert release(synthetic, report, out) == 2
+    assert release(synthetic, report, out, "--overwrite") == 0
+
+
+def test_flagged_samples_stay_where_the_rest_passes(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert release(synthetic, reported(False, after=True, flagged=("c02", "c05")) / "report.json", out) == 0
+    assert [case.id for case in read_dataset(out).cases] == [f"c{i:02d}" for i in (0, 1, 3, 4, 6, 7)]
+    assert not [name for name in names(out) if "c02" in name or "c05" in name]
+    bound = json.loads((out / "RELEASE.json").read_text())
+    assert bound["left_out"] == ["c02", "c05"] and bound["verdict"]["why"] == "the other reason"
+    assert bound["verdict_before_drop"]["ok"] is False
+    rows = [json.loads(line)["case"] for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and "c02" not in rows
+
+
+@pytest.mark.parametrize(
+    ("ok", "after", "code"),
+    [(False, "absent", 3), (False, False, 3), (False, None, 3), (None, "absent", 4), (None, True, 4)],
+)
+def test_what_did_not_pass_stays(
+    ok: bool | None,
+    after: Any,
+    code: int,
+    synthetic: Path,
+    reported: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert release(synthetic, reported(ok, after=after, flagged=("c02",)), tmp_path / "out") == code
+    assert "not released: the reason" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_files_than_those_judged_are_refused(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(said: str, report: Path, out: Path = tmp_path / "out") -> None:
+        capsys.readouterr()
+        assert release(synthetic, report, out) == 2
+        told = capsys.readouterr().err
+        assert said in told and len(told.splitlines()) == 1
+        assert not (out / "RELEASE.json").exists() and not list(tmp_path.glob(".out*"))
+
+    refused("cannot be read", tmp_path / "absent")
+    refused("lie in one another", reported(True), synthetic / "out")
+    refused("no privacy verdict", reported(True, verdicts={}))
+    few = reported(True, samples=[{"case": "c00", "flagged": False}])
+    refused("the report is of another set", few)
+    image = synthetic / "imagesTr" / "c03_0000.nii.gz"
+    report = reported(True, judged={k: v for k, v in digests(synthetic).items() if "c03" not in k})
+    refused("does not stand in the report", report)
+    report, data = reported(True), image.read_bytes()
+    shutil.copy(synthetic / "imagesTr" / "c04_0000.nii.gz", image)
+    refused("is not the file that was judged", report)
+    image.write_bytes(data)
+    elsewhere = tmp_path / "elsewhere.nii.gz"
+    image.rename(elsewhere)
+    image.symlink_to(elsewhere)
+    refused("leads out of", report)
+
+
+def test_a_folder_that_is_no_release_is_not_replaced(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    assert release(synthetic, reported(True), tmp_path / "out", "--overwrite") == 2
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("images", "weights", "asked", "code"),
+    [
+        (True, None, False, 0),
+        (True, None, True, 4),
+        (False, True, True, 3),
+        (None, True, False, 4),
+        (None, False, True, 3),
+    ],
+)
+def test_the_gate_has_the_code_of_the_worst_verdict(
+    images: bool | None, weights: bool | None, asked: bool, code: int, tmp_path: Path
+) -> None:
+    report = Report("phantoms", samples=[{"case": "a", "flagged": True}, {"case": "b", "flagged": False}])
+    report.verdicts = {"privacy.images": Verdict(images, ""), "privacy.weights": Verdict(weights, "")}
+    assert pass_gate(report, tmp_path, weights=asked) == code
+    assert (tmp_path / "drop.txt").read_text() == "a\n"
+
+
+def test_sections_are_read_with_commas_and_repeats() -> None:
+    assert sections(("fidelity, privacy", "privacy")) == ("fidelity", "privacy") and sections(()) == ()
+
+
+def test_training_volumes_passed_off_as_samples_fail_the_gate(
+    dataset: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command: copies are found, listed, and not released; without --gate the code is 0."""
+    options = ["--synthetic", str(dataset), "--data", str(prepared.folder), "--only", "privacy"]
+    report = tmp_path / "report"
+    assert run("evaluate", [*options, "--out", str(report), "--gate"]) == 3
+    said = capsys.readouterr().out
+    assert "voxel for voxel" in said and "gate: failed" in said and "training a judge" not in said
+    content = json.loads((report / "report.json").read_text())
+    train = {case.case for case in prepared.split("train")}
+    assert set((report / "drop.txt").read_text().split()) == train
+    assert {name.split(".")[0] for name in content["verdicts"]} == {"privacy"}
+    assert len((report / "internal" / "exposure.csv").read_text().splitlines()) == 1 + len(
+        {c.patient for c in prepared.split("train")}
+    )
+    assert release(dataset, report, tmp_path / "out") == 3
+    assert run("evaluate", [*options, "--out", str(tmp_path / "other")]) == 0
+
+
+def test_options_that_do_not_go_together_are_refused(
+    dataset: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["--synthetic", str(dataset), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
+    for more, said in (
+        (["--only", "fidelity", "--gate"], "add privacy to --only"),
+        (["--only", "fidelty"], "did you mean 'fidelity'?"),
+        (["--only", "privacy", "--model", str(tmp_path)], "is not a model folder"),
+    ):
+        assert run("evaluate", [*base, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
