@@ -189,6 +189,12 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None") -> N
         report.notes.append(f"judged on fold {prepared.fold}: the validation patients count as held out")
     if prepared.patients_assumed:
         report.notes.append("each case was taken as its own patient: assumed, nothing said whose the cases are")
+    chose = len(prepared.split("holdout"))
+    if chose and any(name.startswith("privacy.") for name in report.metrics):
+        report.notes.append(
+            f"{chose} of the {len(prepared.held_out)} held-out cases chose the checkpoint of a model trained here: the "
+            "privacy audit takes them for unseen"
+        )
     if seen is None:
         report.notes.append("whom the model was trained on is not recorded with the set: judged as claimed")
     elif seen.source is not None or seen.gap:

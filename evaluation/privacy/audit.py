@@ -119,8 +119,8 @@ def _require_folds(evidences: Sequence[Evidence]) -> None:
 
 
 def _nothing(why: str) -> Audit:
-    verdicts = [Verdict(None, f"undecidable: {why}; {NO_GUARANTEE}") for _ in range(2)]
-    return Audit(*verdicts, None, {}, dict.fromkeys(("nearest", "copy_test", "set_level_p", "mia_auc"), why))
+    open_ = Verdict(None, f"undecidable: {why}; {NO_GUARANTEE}")
+    return Audit(open_, open_, None, {}, dict.fromkeys(("nearest", "copy_test", "set_level_p", "mia_auc"), why))
 
 
 def _losses(evidence: Evidence, tell: Tell) -> tuple[np.ndarray, np.ndarray] | None:

@@ -39,10 +39,13 @@ def same_voxels(items: Sequence[Judged], others: Sequence[Judged]) -> list[int]:
 def near_duplicates(control: np.ndarray, planted: np.ndarray) -> list[int]:
     """Return the hold-out volumes that lie as near to training as half of the planted copies, where that is rare.
 
-    Were more than a twentieth so near, the embedding could not tell copies from other patients, and says nothing.
+    Where copies are not at half the distance of other patients, or more than a twentieth of these lie so near, the
+    embedding does not tell them apart, and says nothing.
     """
-    near = np.flatnonzero(control <= np.median(planted))
-    return near.tolist() if len(near) <= max(1, len(control) // 20) else []
+    limit = float(np.median(planted))
+    near = np.flatnonzero(control <= limit)
+    telling = limit <= 0.5 * float(np.median(control)) and len(near) <= max(1, len(control) // 20)
+    return near.tolist() if telling else []
 
 
 def real_masks(evidence: Evidence) -> list[int]:
@@ -74,11 +77,11 @@ def shows_a_face(item: Judged, spacing_mm: Sequence[float]) -> bool:
         return False
     image = np.asarray(item.image[0], dtype=np.float64)
     low, high = np.quantile(image, [0.005, 0.995])
-    marked, count = ndimage.label(image > low + _AIR * max(high - low, 1e-9))
-    if not count:
+    marked = np.zeros(image.shape, dtype=np.int32)
+    if not ndimage.label(image > low + _AIR * max(high - low, 1e-9), output=marked):
         return False
     body = marked == 1 + int(np.bincount(marked.ravel())[1:].argmax())
-    litres = float(ndimage.binary_fill_holes(body).sum() * np.prod(spacing_mm) / 1e6)
+    litres = float(np.asarray(ndimage.binary_fill_holes(body)).sum() * np.prod(spacing_mm) / 1e6)
     sides = [np.take(body, at, axis=axis).mean() > 0.02 for axis in range(3) for at in (0, -1)]
     if not _HEAD_LITRES[0] <= litres <= _HEAD_LITRES[1] or sum(sides) > 2:
         return False

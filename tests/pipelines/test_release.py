@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evaluation.report import Report, Verdict
@@ -15,6 +16,8 @@ from pipelines.evaluate import digests
 from pipelines.gate import pass_gate, sections
 from synth.data.prepared import Prepared
 from synth.formats import read as read_dataset
+from synth.io import read, write
+from synth.rng import numpy_rng
 
 
 @pytest.fixture
@@ -190,6 +193,23 @@ def test_training_volumes_passed_off_as_samples_fail_the_gate(
     )
     assert release(dataset, report, tmp_path / "out") == 3
     assert run("evaluate", [*options, "--out", str(tmp_path / "other")]) == 0
+
+
+def test_real_masks_fail_the_gate_and_few_patients_leave_it_undecided(
+    dataset: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Path(shutil.copytree(dataset, tmp_path / "made"))
+    for index, path in enumerate(sorted((made / "imagesTr").iterdir())):
+        volume = read(path)
+        grain = numpy_rng("made", index).normal(0, 300, volume.data.shape)
+        write(volume.replace(data=(volume.data + grain).astype(np.float32)), path)
+    options = ["--synthetic", str(made), "--data", str(prepared.folder), "--only", "privacy", "--gate"]
+    assert run("evaluate", [*options, "--out", str(tmp_path / "one")]) == 3
+    assert "carry the mask of a real patient" in capsys.readouterr().out
+    assert run("evaluate", [*options, "--out", str(tmp_path / "two"), "--allow-real-masks"]) == 4
+    said = capsys.readouterr().out
+    assert "gate: undecidable" in said and "which was allowed" in said
+    assert release(made, tmp_path / "two", tmp_path / "out") == 4
 
 
 def test_options_that_do_not_go_together_are_refused(
