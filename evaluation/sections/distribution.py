@@ -31,6 +31,11 @@ SMALLEST_NEIGHBOURS = 20
 _SPLITS = 4
 _NEIGHBOURS = 5
 _CONSTANT = 1e-6
+_TRAINING = "Floors of distances between sets are those of training patients, who stand in for synthetic ones."
+_HALVES = (
+    "Floors of distances between sets are those of one half of the held-out patients against the other, for want of "
+    "training patients. With fewer patients in a half than features, the floor of the Frechet distance is too high."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,8 @@ def distribution(evidence: Evidence, report: Report, tell: Tell) -> None:
         else:
             said = few.format(len(made), patients, least)
             report.not_computed.update({f"fidelity.{name}": said for name in names})
+    if min(len(made), patients) >= SMALLEST_TEST:
+        report.notes.append(_HALVES if real_pairs(evidence, tell)[0].whose_first is not None else _TRAINING)
 
 
 def real_pairs(evidence: Evidence, tell: Tell) -> list[Sides]:

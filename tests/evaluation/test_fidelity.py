@@ -68,6 +68,7 @@ def test_floors_are_those_of_training_patients_where_there_are_enough() -> None:
     figure, other = (one.metrics["fidelity.sliced_wasserstein"] for one in (report, halved))
     assert figure.value == other.value
     assert figure.floor is not None and other.floor is not None and figure.floor < other.floor
+    assert "training patients, who stand in" in report.notes[0] and "one half" in halved.notes[0]
     # a training patient who is held out too is no other patient
     same = [Judged("t", item.image, item.mask, patient=item.patient) for item in _evidence(made, held).holdout]
     evidence = Evidence(_evidence(made, held).synthetic, same, _evidence(made, held).holdout, "rows")
