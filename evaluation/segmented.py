@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.functional import brier_score, dice, expected_calibration_error, roi_rows, volume_crps
+from evaluation.functional import (
+    brier_score,
+    dice,
+    expected_calibration_error,
+    hd95,
+    roi_rows,
+    surface_dice,
+    volume_crps,
+)
 from synth.rng import numpy_rng
 
 MOST_HELD_OUT = 48
@@ -54,6 +62,36 @@ def segmented(evidence: Evidence, tell: Tell) -> BothSides:
         kept = BothSides(*([_one(evidence, item, tell) for item in side] for side in (evidence.synthetic, chosen)))
         evidence.__dict__["_segmented"] = kept
     return kept
+
+
+def surface_rows(evidence: Evidence, tell: Tell) -> list[np.ndarray]:
+    """Return surface Dice and HD95 of synthetic and of held-out volumes: (n, 2, labels) each; measured once.
+
+    Within `tolerance_of` the evidence. NaN where the mask lacks the label or the grids differ.
+    """
+    kept = evidence.__dict__.get("_surface_rows")
+    if kept is None:
+        sides, model = segmented(evidence, tell), evidence.bench.segmenter
+        assert model is not None
+        labels = list(range(1, len(model.config.labels) + 1))
+        asked: dict[str, Any] = {"labels": labels, "spacing_mm": spacing_of(evidence)}
+        kept = []
+        for side in (sides.synthetic, sides.holdout):
+            rows = np.full((len(side), 2, len(labels)), np.nan)
+            for number, one in enumerate(side):
+                found, ref = one.labels, one.item.mask
+                if found.shape == ref.shape:
+                    near = surface_dice(found, ref, tolerance_mm=tolerance_of(evidence), **asked)
+                    present = [(ref == label).any() for label in labels]
+                    rows[number] = np.where(present, np.stack([near, hd95(found, ref, **asked)]), np.nan)
+            kept.append(rows)
+        evidence.__dict__["_surface_rows"] = kept
+    return kept
+
+
+def tolerance_of(evidence: Evidence) -> float:
+    """Return the tolerance of surface Dice: the longest side of a voxel."""
+    return max(spacing_of(evidence))
 
 
 def spacing_of(evidence: Evidence) -> tuple[float, ...]:

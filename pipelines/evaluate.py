@@ -276,8 +276,8 @@ def synthetic_set(folder: Path, schema, *, attribute: str) -> "list[Judged]":  #
                 mask_origin=row.get("mask_origin"),
                 native_grid=native.grid,
                 native_spacing_mm=tuple(float(step) for step in native.spacing_mm),
-                asked_grid=tuple(condition.get("size", ())),
-                asked_spacing_mm=tuple(condition.get("spacing_mm", ())),
+                asked_grid=tuple(condition.get("size") or ()),
+                asked_spacing_mm=tuple(condition.get("spacing_mm") or ()),
             )
         )
     return out

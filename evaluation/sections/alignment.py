@@ -9,16 +9,16 @@ from math import ceil
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.functional import hd95, surface_dice
 from evaluation.report import Figure, Report, Verdict
 from evaluation.sections import _anatomy
-from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, spacing_of
+from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, surface_rows, tolerance_of
 from synth.rng import numpy_rng
 
 NON_INFERIORITY = 0.95
 SMALL = 50
 """Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
 _SMALLEST_INTERVAL, _RESAMPLED = 5, 1000
+_MOST_SAID, _MOST_ASKED = 1000, 1e6
 _UNIT = "of the segmenter's own held-out Dice"
 
 
@@ -77,11 +77,15 @@ def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population:
         return Verdict(False, f"{said}; the upper 95 % bound {high:.3f} is below {margin}")
     if n >= SMALL:
         return Verdict(False, f"{said}; the lower 95 % bound {low:.3f} is below {margin}, so it is not shown")
-    more = ceil(n * ((ratio - low) / (ratio - NON_INFERIORITY)) ** 2) if ratio > NON_INFERIORITY else SMALL
+    # the bound nears the ratio as 1 / sqrt(n)
+    reach = low if ratio > NON_INFERIORITY else high
+    apart = max(abs(ratio - NON_INFERIORITY), 1e-9)
+    more = max(ceil(n * min((reach - ratio) ** 2 / apart**2, _MOST_ASKED)), n + 1)
+    need = f"more than {_MOST_SAID}" if more > _MOST_SAID else f"about {more}"
     return Verdict(
         None,
         f"{said}; the 95 % bounds {low:.3f} and {high:.3f} lie on both sides of {margin}: undecidable with {n} "
-        f"samples, about {max(more, n + 1)} would decide",
+        f"samples, {need} (and hold-out volumes in proportion) would decide",
     )
 
 
@@ -112,34 +116,20 @@ def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np
 
 def _surfaces(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Measure surface Dice within one voxel's longest side, and HD95, of labels that the mask holds."""
-    model, spacing = evidence.bench.segmenter, spacing_of(evidence)
+    model = evidence.bench.segmenter
     assert model is not None
-    labels = list(range(1, len(model.config.labels) + 1))
-    tolerance, sides = max(spacing), segmented(evidence, tell)
+    made, held = surface_rows(evidence, tell)
     unit = "mm" if evidence.spacing_mm else "voxels"
-    measured: list[list[np.ndarray]] = [[], []]
-    for number, side in enumerate((sides.synthetic, sides.holdout)):
-        for one in side:
-            ref = one.item.mask
-            if one.labels.shape != ref.shape:
-                continue
-            asked = {"labels": labels, "spacing_mm": spacing}
-            pair = np.stack(
-                [surface_dice(one.labels, ref, tolerance_mm=tolerance, **asked), hd95(one.labels, ref, **asked)]
-            )
-            measured[number].append(np.where([(ref == label).any() for label in labels], pair, np.nan))
-    for row, (family, better, what) in enumerate(
-        (("nsd", "higher", f"within {tolerance:.3g} {unit}"), ("hd95", "lower", unit))
-    ):
-        for column, name in enumerate(model.config.labels):
-            values, floor = (np.array([pair[row, column] for pair in side]) for side in measured)
-            values, floor = values[np.isfinite(values)], floor[np.isfinite(floor)]
+    within = f"within {tolerance_of(evidence):.3g} {unit}"
+    for column, name in enumerate(model.config.labels):
+        for row, family in enumerate(("nsd", "hd95")):
+            values, floor = (side[np.isfinite(side[:, row, column]), row, column] for side in (made, held))
             if len(values):
                 report.metrics[f"alignment.{family}.{name}"] = Figure(
                     float(values.mean()),
                     len(values),
-                    "higher" if better == "higher" else "lower",
-                    what,
+                    "higher" if family == "nsd" else "lower",
+                    within if family == "nsd" else unit,
                     bootstrap_interval(values, evidence.seed, f"{family} {name}"),
                     float(floor.mean()) if len(floor) else None,
                 )

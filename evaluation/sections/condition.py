@@ -96,8 +96,9 @@ def _numbers(evidence: Evidence, report: Report) -> None:
         if place is None:
             report.not_computed[f"condition.{attribute}"] = "its name is not that of a label's volume or count"
             continue
-        if place[1] == "volume" and not evidence.spacing_mm:
-            report.not_computed[f"condition.{attribute}"] = "the spacing is not known"
+        if place[1] == "volume" and len(evidence.spacing_mm) != 3:
+            why = "the spacing is not known" if not evidence.spacing_mm else "a 2D mask has no volume"
+            report.not_computed[f"condition.{attribute}"] = why
             continue
         pairs, floor = (_pairs(side, attribute, place, spacing) for side in (evidence.synthetic, evidence.holdout))
         error = np.abs(pairs[:, 0] - pairs[:, 1])

@@ -7,14 +7,14 @@ import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.report import Figure, Report
-from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented
+from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, surface_rows
 from synth.rng import numpy_rng
 
 LEAST = 3
 """Samples that a level needs to enter a gap."""
 _MOST_LEVELS, _RESAMPLED = 12, 1000
 _AGREEMENT = "alignment.agreement"
-_HIGHER = ("alignment.", "condition.")
+_LOWER = ("alignment.hd95.", "calibration.")
 
 
 def subgroups(evidence: Evidence, report: Report, tell: Tell) -> None:
@@ -48,7 +48,7 @@ def _row(report: Report, key: tuple[str, str, str], values: np.ndarray, seed: in
             "value": _rounded(float(values.mean())) if len(values) else None,
             "n": len(values),
             "interval": None if interval is None else [_rounded(v) for v in interval],
-            "better": "higher" if key[2].startswith(_HIGHER) else "lower",
+            "better": "lower" if key[2].startswith(_LOWER) else "higher",
         }
     )
 
@@ -96,6 +96,9 @@ def _scores(evidence: Evidence, tell: Tell) -> dict[str, np.ndarray]:
     agreement = [relative(row[None], own) for row in rows]
     out = {_AGREEMENT: np.array([np.nan if value is None else value for value in agreement])}
     out.update({f"alignment.dice.{name}": rows[:, column] for column, name in enumerate(names)})
+    surfaces = surface_rows(evidence, tell)[0]
+    for row, family in enumerate(("nsd", "hd95")):
+        out.update({f"alignment.{family}.{name}": surfaces[:, row, column] for column, name in enumerate(names)})
     if any(item.asked for item in made):
         right = [float(one.name == one.item.asked) if one.item.asked else np.nan for one in sides]
         out["condition.class"] = np.array(right)

@@ -88,7 +88,8 @@ def test_right_pairs_are_shown_not_inferior(right: Report) -> None:
         ((0.97, 0.01), 20, True, "is not below"),
         ((0.80, 0.01), 20, False, "upper 95 % bound"),
         ((0.96, 0.03), 20, None, "undecidable with 20 samples"),
-        ((0.94, 0.03), 20, None, "about 50 would decide"),
+        ((0.94, 0.03), 20, None, "samples, about"),
+        ((0.951, 0.03), 20, None, "more than 1000"),
         ((0.955, 0.01), 200, False, "not shown"),
     ],
 )
@@ -240,7 +241,12 @@ def test_a_level_that_does_worse_is_found_and_chance_is_its_floor() -> None:
     assert gap.value > 3 * gap.floor and gap.interval[0] > gap.floor
     assert "best (north) less worst (south)" in gap.unit and "p = 0.001" in gap.unit
     rows = {(row["level"], row["figure"]): row for row in report.subgroups if row["attribute"] == "site"}
-    assert {figure for _, figure in rows} >= {"alignment.agreement", "alignment.dice.core", "calibration.ece_roi"}
+    assert {figure for _, figure in rows} >= {
+        "alignment.agreement",
+        "alignment.dice.core",
+        "alignment.hd95.core",
+        "calibration.ece_roi",
+    }
     values = [cast("float", rows[level, "alignment.agreement"]["value"]) for level in ("north", "south")]
     assert values[0] - values[1] == pytest.approx(gap.value, abs=1e-5)
     assert all(row["n"] == 8 and row["interval"] for row in rows.values())
@@ -253,6 +259,22 @@ def test_numbers_are_divided_in_thirds_and_even_levels_show_no_gap(right: Report
     assert "one level only" in right.not_computed["alignment.gap.kind"]
     gap = right.metrics["alignment.gap.core_volume_ml"]
     assert gap.value <= 4 * (gap.floor or 0)
+
+
+def test_pictures_in_2d_with_several_channels_are_judged_too() -> None:
+    def flat(first: int) -> list[Judged]:
+        pairs = [phantom(index, (26, 30)) for index in range(first, first + 6)]
+        told: dict[str, Any] = {"core_volume_ml": 1.0, "core_count": 1, "site": "north"}
+        return [
+            Judged(f"c{n}", np.stack([image, 800 - image]) / 800.0, mask, "a", attributes=told)
+            for n, (image, mask) in enumerate(pairs)
+        ]
+
+    report = judged(flat(0), holdout=flat(10), spacing_mm=(1.0, 2.0))
+    assert report.verdicts["alignment"].ok is True
+    assert {"alignment.boundary", "alignment.volume.core", "calibration.volume_crps"} <= set(report.metrics)
+    assert report.metrics["condition.core_count"].value == 0.0
+    assert "no volume" in report.not_computed["condition.core_volume_ml"]
 
 
 def test_sections_are_asked_for_by_name() -> None:
