@@ -1,6 +1,6 @@
 """Whether samples hold what real volumes do not: a gate learned from real patches, corrupted ones as its control."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,10 +60,10 @@ def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
     _share(report, flagged, len(made), len(held), control)
 
 
-def _told(items: Sequence[Judged], tell: Tell) -> "list[np.ndarray]":
-    for _ in items:
+def _told(items: Sequence[Judged], tell: Tell) -> Iterator[np.ndarray]:
+    for item in items:
+        yield item.image
         tell("gated")
-    return [item.image for item in items]
 
 
 def _share(report: Report, flagged: int, n: int, held: int, control: Figure | None) -> None:

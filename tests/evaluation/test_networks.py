@@ -10,7 +10,7 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from evaluation.extractors import Extractor, InputSpec
+from evaluation.extractors import Extractor, InputSpec, find_extractor
 from evaluation.extractors import imagenet as lite
 from evaluation.extractors.network import measure_with, planes, resized
 from evaluation.extractors.specs import SPECS, Spec, from_file
@@ -205,3 +205,16 @@ def test_ready_specs_state_their_input_and_run_on_a_volume(name: str) -> None:
     assert shapes == {(channels, *(spec.input.size or (16, 16, 16)))}
     assert len(spec.input.mean) == len(spec.input.std) == channels
     assert (spec.input.channel_order == "bgr") == (spec.input.mean == (0.406, 0.456, 0.485))
+
+
+def test_extractors_are_found_by_name(tmp_path: Path) -> None:
+    assert find_extractor("radiomics").name.startswith("radiomics")
+    path, digest, _ = _saved(tmp_path, "script")
+    assert find_extractor("medicalnet-resnet50", file=path, sha256=digest).sha256 == digest
+    for name, file, said in (
+        ("radiomic", None, "did you mean 'radiomics'"),
+        ("radiomics", path, "takes no file"),
+        ("dinov2-vitl14", None, "dinov2_vitl14_pretrain.pth"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            find_extractor(name, file=file)
