@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from evaluation import features as extractor
 from evaluation.segmenter import Segmenter
 from synth.errors import DataError
 from synth.sample import AttributeValue
+
+if TYPE_CHECKING:
+    from evaluation.utility.run import UtilityScores
 
 Tell = Callable[[str], None]
 """Called with a word whenever one volume's worth of work is done."""
@@ -58,6 +62,7 @@ class Evidence:
     holdout      real volumes of other patients
     labels       names of labels 1..K
     spacing_mm   of the grid on which all are compared
+    utility      scores of the utility experiments that were run; empty where none was asked for
     windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
     """
 
@@ -70,6 +75,7 @@ class Evidence:
     windows: tuple[tuple[float, float], ...] = ()
     bench: Bench = field(default_factory=Bench)
     seed: int = 0
+    utility: "Sequence[UtilityScores]" = ()
 
     def __post_init__(self) -> None:
         """Errors: DataError for no sample, voxels that are no numbers, other channels or dimensions."""

@@ -153,6 +153,15 @@ _MEANING = {
     "fidelity.ssim": "SSIM to a random volume of the population",
     "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
     "privacy.copy_test": "share of samples flagged as copies of training volumes; no formal guarantee",
+    "utility.accuracy_gain": "classes recognised with the synthetic set added, less without; the floor: real repeated",
+    "utility.brier": "squared error of stated probabilities on real test patients, in the region of each label",
+    "utility.detection": "share of real lesions of a size of which a tenth of the voxels is labelled",
+    "utility.dice_gain": "Dice on real test patients with the synthetic set added, less without; the floor: real repeated",
+    "utility.ece": "calibration error (ECE) on real test patients, in the region of each label",
+    "utility.hd95": "95 % Hausdorff distance on real test patients; a structure missed counts as the image's diagonal",
+    "utility.p_holm": "p of a paired sign-flip test over patients, adjusted for all comparisons (Holm)",
+    "utility.synthetic_only": "score of a network trained on the synthetic set alone, over that of the real one",
+    "utility.": "score on real test patients of a network trained on this arm",
     "privacy.nearest": "median feature distance to the nearest training volume; the floor is that of hold-out volumes",
 }
 _STYLE = """

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.utility import UtilityOptions
+
 if TYPE_CHECKING:
     from evaluation.evidence import Bench, Judged
     from evaluation.report import Report
@@ -13,12 +15,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(UtilityOptions):
     """Write a report on SYNTHETIC: agreement with its control, fidelity, similarity, nearest neighbours, pictures."""
 
-    synthetic: Path
+    synthetic: Path | None = None
     """The generated dataset."""
-    data: Path
+    data: Path | None = None
     """A prepared folder: real volumes, with its train, hold-out and test patients."""
     out: Path
     """Folder of the report."""
@@ -43,6 +45,10 @@ class Evaluate:
         from synth.data.seen import require_trained_on
         from synth.errors import ConfigError, OutputError
 
+        if self.nnunet:
+            return self._nnunet()
+        if self.synthetic is None or self.data is None:
+            raise ConfigError("evaluate needs --synthetic, the generated dataset, and --data, a prepared folder")
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         if self.judge_steps < 0:
@@ -58,6 +64,7 @@ class Evaluate:
         made = synthetic_set(self.synthetic, prepared.schema, attribute=known)
         if bench.segmenter is None and self.judge is None and self.judge_steps:
             bench = self._trained(prepared)
+        scores = self.utility_scores(prepared, made, seen, self.out)
         train = prepared.split("train")
         total = 2 * len(made) + len(train) + len(held)
         with progress("judging", total) as bar:
@@ -70,19 +77,19 @@ class Evaluate:
                 spacing_mm=prepared.schema.spacing_mm,
                 bench=bench,
                 seed=self.seed,
+                utility=scores,
             )
             report = judge(evidence, progress=lambda _: bar.advance())
         _say_whose(report, prepared, seen)
         report.judged = digests(self.synthetic)
         report.write(self.out)
-        for note in report.notes:
-            print(f"note: {note}")
-        for name, verdict in sorted(report.verdicts.items()):
-            print(f"{name}: {verdict.why}")
-        for name, why in sorted(report.not_computed.items()):
-            print(f"not computed: {name}: {why}")
-        print(f"report in {self.out / 'index.html'}")
-        return 0
+        return _said(report, self.out)
+
+    def _nnunet(self) -> int:
+        from pipelines.utility import nnunet_report
+
+        report = nnunet_report(self.nnunet, self.out, data=self.data, seed=self.seed, overwrite=self.overwrite)
+        return _said(report, self.out)
 
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
@@ -102,6 +109,18 @@ class Evaluate:
         if self.save_judge is not None:
             save_judge(model, self.save_judge, facts=facts)
         return bench_of(model, facts)
+
+
+def _said(report: "Report", out: Path) -> int:
+    """Print what a report says, and return the exit code."""
+    for note in report.notes:
+        print(f"note: {note}")
+    for name, verdict in sorted(report.verdicts.items()):
+        print(f"{name}: {verdict.why}")
+    for name, why in sorted(report.not_computed.items()):
+        print(f"not computed: {name}: {why}")
+    print(f"report in {out / 'index.html'}")
+    return 0
 
 
 def seen_by_model(folder: Path) -> "Seen | None":

@@ -12,6 +12,7 @@ from evaluation.sections.diversity import diversity
 from evaluation.sections.fidelity import fidelity
 from evaluation.sections.pictures import pictures
 from evaluation.sections.privacy import privacy
+from evaluation.sections.utility import utility
 
 Section = Callable[[Evidence, Report, Tell], None]
 SECTIONS: Mapping[str, Section] = {
@@ -19,6 +20,7 @@ SECTIONS: Mapping[str, Section] = {
     "fidelity": fidelity,
     "diversity": diversity,
     "privacy": privacy,
+    "utility": utility,
     "pictures": pictures,
 }
 """By name, in the order in which they run."""

@@ -48,7 +48,7 @@ class Volumes:
 
     def level(self, item: Judged) -> int:
         """Return the number of an item's level of the attribute; -1 where it has none."""
-        said = item.asked or str(item.attributes.get(self.attribute, ""))
+        said = str(item.attributes.get(self.attribute, item.asked))
         return self.levels.index(said) if said in self.levels else -1
 
 
