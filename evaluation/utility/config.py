@@ -46,7 +46,7 @@ class UtilityConfig:
     fractions: tuple[float, ...] = (1.0,)
     ratios: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 250
+    steps: int = 300
     batch: int = 2
     width: int = 16
     blocks: bool = True
