@@ -132,7 +132,9 @@ def _validation(prepared: "Prepared") -> tuple[list[str], bool]:
     train = prepared.split("train")
     patients = sorted({case.patient for case in train})
     if len(patients) < 3:
-        raise DataError(f"{len(patients)} real patients are too few to validate on one of them; add patients, 3 at least")
+        raise DataError(
+            f"{len(patients)} real patients are too few to validate on one of them; add patients, 3 at least"
+        )
     drawn = numpy_rng(0, "nnU-Net validation").permutation(len(patients))
     kept = {patients[i] for i in drawn[: max(1, round(_VALIDATION * len(patients)))]}
     return [case.case for case in train if case.patient in kept], True
@@ -174,9 +176,13 @@ def _check(
         raise DataError(f"case {both[0]!r} is in {real.root} and in {made.root}; generate under other ids")
     for case in (*(one.case for one in prepared.split("train")), *validation, *test):
         if case not in natives:
-            raise DataError(f"{real.root} has no case {case!r} of {prepared.folder}; give the dataset it was prepared from")
+            raise DataError(
+                f"{real.root} has no case {case!r} of {prepared.folder}; give the dataset it was prepared from"
+            )
     if len(made.channels) != len(real.channels):
-        raise DataError(f"{made.root} has {len(made.channels)} channels, {real.root} {len(real.channels)}; give like sets")
+        raise DataError(
+            f"{made.root} has {len(made.channels)} channels, {real.root} {len(real.channels)}; give like sets"
+        )
 
 
 def _writer(folder: Path, name: str, real: "Dataset") -> "DatasetWriter":

@@ -92,7 +92,9 @@ class UtilityOptions:
             return []
         configs = self.utility_configs()
         if self.export_arms is not None and self.native is None:
-            raise ConfigError("--export-arms writes native volumes; give --native, the dataset --data was prepared from")
+            raise ConfigError(
+                "--export-arms writes native volumes; give --native, the dataset --data was prepared from"
+            )
         results: list[UtilityScores] = []
         for config in configs:
             try:

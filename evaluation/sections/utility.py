@@ -119,9 +119,7 @@ def _comparison(
     report.metrics[f"utility.p_holm{kind}.{pair}{end}"] = Figure(one.p_holm, one.patients, "lower", "adjusted p")
 
 
-def _verdicts(
-    report: Report, family: str, found: dict[tuple[Cell, str, str], Comparison], headline: Cell
-) -> None:
+def _verdicts(report: Report, family: str, found: dict[tuple[Cell, str, str], Comparison], headline: Cell) -> None:
     kind = "" if family == "dice" else "_class"
     one = found.get((headline, "RS", "R"))
     if one is None:
@@ -179,7 +177,9 @@ def _plan(scores: UtilityScores) -> str:
     """Return in words how all arms were trained."""
     config, one = scores.config, scores.results[0]
     cases = {(str(row["case"]), str(row["patient"])) for row in one.rows}
-    tuned = f"the best of {len(config.rates)} rates on real validation patients" if len(config.rates) > 1 else "no tuning"
+    tuned = (
+        f"the best of {len(config.rates)} rates on real validation patients" if len(config.rates) > 1 else "no tuning"
+    )
     return (
         f"utility ({config.task}): MONAI's SegResNet of width {config.width}, {config.steps} steps of {config.batch} for "
         f"every arm, {tuned}; tested on {len(cases)} real volumes of {len({patient for _, patient in cases})} patients "

@@ -97,4 +97,3 @@ def cutmix(pair: Pair, other: Pair, rng: np.random.Generator) -> Pair:
     image[(slice(None), *box)] = other[0][(slice(None), *box)]
     mask[tuple(box)] = other[1][tuple(box)]
     return image, mask
-

@@ -211,9 +211,7 @@ def _cluster_bootstrap(
     return float(low), float(high)
 
 
-def _paired_permutation(
-    differences: np.ndarray, clusters: Sequence[str], *, seed: int, flips: int = _FLIPS
-) -> float:
+def _paired_permutation(differences: np.ndarray, clusters: Sequence[str], *, seed: int, flips: int = _FLIPS) -> float:
     """Return the two-sided p of mean 0, signs flipped cluster by cluster; exact up to 12 clusters (Fisher 1935).
 
     p = (1 + #{|T*| >= |T|}) / (1 + flips) with T the sum over clusters; with all 2^n flips, their share.

@@ -74,7 +74,9 @@ class UtilityConfig:
             raise ConfigError(f"utility.width is {self.width}; give a multiple of 8")
         for name, low, high in (("fractions", 0.0, 1.0), ("ratios", 0.0, 1e3), ("rates", 0.0, 1.0)):
             if not all(low < value <= high for value in getattr(self, name)):
-                raise ConfigError(f"utility.{name} is {list(getattr(self, name))}; give numbers above 0, up to {high:g}")
+                raise ConfigError(
+                    f"utility.{name} is {list(getattr(self, name))}; give numbers above 0, up to {high:g}"
+                )
         if min(self.seeds) < 0 or not 0 < self.validation < 1:
             raise ConfigError("utility.seeds are 0 or more, utility.validation is a share between 0 and 1")
 
@@ -127,4 +129,3 @@ class Job:
         parts += [f"real{100 * self.fraction:g}"] if self.fraction > 0 else []
         parts += [] if self.ratio < 0 else ["all"] if self.ratio == 0 else [f"ratio{self.ratio:g}"]
         return "_".join([*parts, f"seed{self.seed}"])
-

@@ -125,6 +125,8 @@ def scores_of(model: "nn.Module", image: np.ndarray, config: UtilityConfig) -> "
             box = tuple(slice(start, start + side) for start, side in zip(first, patch, strict=True))
             return model(pixels[(..., *box)])[0].float().softmax(dim=0)
         whole = tuple(pixels.shape[2:]) == patch
-        found = model(pixels) if whole else sliding_window_inference(pixels, patch, 1, model, overlap=0.5, mode="gaussian")
+        found = (
+            model(pixels) if whole else sliding_window_inference(pixels, patch, 1, model, overlap=0.5, mode="gaussian")
+        )
         assert isinstance(found, torch.Tensor)
         return found[(0, slice(None), *(slice(0, n) for n in grid))].float().softmax(dim=0)

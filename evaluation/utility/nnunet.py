@@ -143,7 +143,10 @@ def _case(reference: str) -> str:
 
 def _described(rows: Rows) -> dict[str, list[tuple[str, int]]]:
     """Return case -> each label and the voxels its reference has: what arms must share."""
-    return {case: sorted({(label, int(v["n_ref"])) for one in many for label, v in one.items()}) for case, many in rows.items()}
+    return {
+        case: sorted({(label, int(v["n_ref"])) for one in many for label, v in one.items()})
+        for case, many in rows.items()
+    }
 
 
 def _scores(rows: Rows, patients: Mapping[str, str]) -> dict[str, Scores]:

@@ -33,9 +33,7 @@ def train(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, *, te
     return best[1], best[2]
 
 
-def _trained(
-    job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, rate: float, tell: Step
-) -> "nn.Module":
+def _trained(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, rate: float, tell: Step) -> "nn.Module":
     """Train one network: AdamW, warm-up and cosine, clipped; cross-entropy and soft Dice, or that of classes alone."""
     import torch
 

@@ -193,14 +193,20 @@ def test_sign_flips_match_scipy() -> None:
     for count, tolerance in ((9, 1e-12), (30, 0.02)):
         drawn = rng.normal(0.4, 1.0, count)
         wanted = stats.permutation_test(
-            (drawn,), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples", vectorized=True, n_resamples=9999
+            (drawn,),
+            lambda x, axis: np.mean(x, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=9999,
         ).pvalue
         assert gain("x", scores(drawn), scores(np.zeros(count))).p == pytest.approx(wanted, abs=tolerance)
 
 
 def test_holm_by_hand() -> None:
     drawn = [scores(np.linspace(0.1, 0.2, 10) * sign) for sign in (1, 1, 1)]
-    made = [replace(gain("x", one, scores(np.zeros(10))), p=p) for one, p in zip(drawn, (0.01, 0.04, 0.03), strict=True)]
+    made = [
+        replace(gain("x", one, scores(np.zeros(10))), p=p) for one, p in zip(drawn, (0.01, 0.04, 0.03), strict=True)
+    ]
     assert [one.p_holm for one in adjusted(made)] == pytest.approx([0.03, 0.06, 0.06])
 
 
@@ -319,7 +325,9 @@ def test_a_network_learns_from_either_side_and_the_report_says_so(
     grid: tuple[int, ...], steps: int, tmp_path: Path
 ) -> None:
     data = volumes(grid)
-    config = replace(SMALL, arms=("R", "S", "RS", "RA", "RR") if len(grid) == 2 else ("R", "S", "RS"), steps=steps, seeds=(0,))
+    config = replace(
+        SMALL, arms=("R", "S", "RS", "RA", "RR") if len(grid) == 2 else ("R", "S", "RS"), steps=steps, seeds=(0,)
+    )
     report = judged(data, run_jobs(data, config, tmp_path))
     dices = {arm: report.metrics[f"utility.dice.{arm}"] for arm in config.arms}
     assert all(figure.value > 0.6 and figure.n == 12 and figure.interval for figure in dices.values())

@@ -44,7 +44,9 @@ def exported(synthetic: Path, dataset: Path, prepared: Prepared) -> Path:
     return out
 
 
-def test_arms_are_datasets_with_native_volumes(exported: Path, prepared: Prepared, dataset: Path, synthetic: Path) -> None:
+def test_arms_are_datasets_with_native_volumes(
+    exported: Path, prepared: Prepared, dataset: Path, synthetic: Path
+) -> None:
     raw = exported / "nnUNet_raw"
     folders = {path.name: path for path in raw.iterdir()}
     assert sorted(folders) == ["Dataset001_R", "Dataset002_S", "Dataset003_RS", "Dataset004_RR"]
@@ -144,7 +146,16 @@ def summary(folder: Path, dices: dict[str, list[float]], *, reference: int = 50)
     rows: list[dict[str, Any]] = []
     for case, values in dices.items():
         metrics = {
-            str(label): {"Dice": value, "IoU": value, "FN": 1, "FP": 1, "TN": 9, "TP": 5, "n_pred": 6, "n_ref": reference}
+            str(label): {
+                "Dice": value,
+                "IoU": value,
+                "FN": 1,
+                "FP": 1,
+                "TN": 9,
+                "TP": 5,
+                "n_pred": 6,
+                "n_ref": reference,
+            }
             for label, value in enumerate(values, start=1)
         }
         rows.append(
@@ -193,7 +204,9 @@ def test_folds_are_put_together_and_seeds_averaged(tmp_path: Path) -> None:
             cases = {f"c{n}": [value + 0.01 * n] for n in range(6) if n % 2 == fold}
             summary(tmp_path / "R" / f"seed_{seed}" / f"fold_{fold}", cases)
     summary(tmp_path / "RS", {f"c{n}": [0.65 + 0.01 * n] for n in range(6)})
-    found = {arm: one["dice"] for arm, one in read_arms(arms_of([f"R={tmp_path / 'R'}", f"RS={tmp_path / 'RS'}"])).items()}
+    found = {
+        arm: one["dice"] for arm, one in read_arms(arms_of([f"R={tmp_path / 'R'}", f"RS={tmp_path / 'RS'}"])).items()
+    }
     assert found["R"].values.shape == (2, 6) and found["R"].by_case == pytest.approx(0.6 + 0.01 * np.arange(6))
     (one,) = compare_arms(found).values()
     assert one.value == pytest.approx(0.05) and one.p == pytest.approx(2 / 2**6)
@@ -257,7 +270,18 @@ def test_too_few_test_patients_are_told_and_nothing_is_trained(
 def test_scores_do_not_depend_on_how_many_work(synthetic: Path, dataset: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert run("prepare", [str(dataset), "--out", str(data), "--holdout", "0", "--test", "0.5"]) == 0
-    more = ["--utility", "--utility-arms", "R", "RS", "--utility-steps", "2", "--utility-seeds", "1", "--utility-width", "8"]
+    more = [
+        "--utility",
+        "--utility-arms",
+        "R",
+        "RS",
+        "--utility-steps",
+        "2",
+        "--utility-seeds",
+        "1",
+        "--utility-width",
+        "8",
+    ]
     found = []
     for workers in ("1", "2"):
         out, kept = tmp_path / workers, tmp_path / f"kept{workers}"
@@ -265,5 +289,8 @@ def test_scores_do_not_depend_on_how_many_work(synthetic: Path, dataset: Path, t
         assert evaluated(synthetic, Prepared.load(data), out, *more, *own) == 0
         found.append({path.relative_to(kept): path.read_bytes() for path in kept.rglob("*.json")})
         told = json.loads((out / "report.json").read_text())
-        assert told["metrics"]["utility.dice.RS"]["n"] == 4 and "2 test patients" in told["not_computed"]["utility.dice_gain"]
+        assert (
+            told["metrics"]["utility.dice.RS"]["n"] == 4
+            and "2 test patients" in told["not_computed"]["utility.dice_gain"]
+        )
     assert len(found[0]) == 2 and found[0] == found[1]
