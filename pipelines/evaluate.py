@@ -64,7 +64,7 @@ class Evaluate(UtilityOptions):
         made = synthetic_set(self.synthetic, prepared.schema, attribute=known)
         if bench.segmenter is None and self.judge is None and self.judge_steps:
             bench = self._trained(prepared)
-        scores = self.utility_scores(prepared, made, seen, self.out)
+        scores = self.utility_scores(prepared, made, seen, synthetic=self.synthetic, out=self.out)
         train = prepared.split("train")
         total = 2 * len(made) + len(train) + len(held)
         with progress("judging", total) as bar:

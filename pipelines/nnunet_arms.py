@@ -45,7 +45,6 @@ def export_arms(
     *,
     native: Path,
     synthetic: Path,
-    overwrite: bool = False,
 ) -> list[Arm]:
     """Write the arms of the first fraction, ratio and seed of `config` to `out`, and return them.
 
@@ -59,18 +58,14 @@ def export_arms(
     from synth.formats import read
     from synth.io import write_bytes
 
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise OutputError(f"{out} is not empty; give --overwrite or another --export-arms")
+    if out.exists() and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty; give another --export-arms, or remove it")
     real, made = read(native), read(synthetic)
     validation, seen = _validation(prepared)
     test = [item.case for item in volumes.test]
     arms = _arms(config, volumes, held=set(validation) if seen else set())
     _check(prepared, real, made, validation, test)
-    for arm in arms:
-        for kind in ("nnUNet_raw", "nnUNet_preprocessed"):
-            shutil.rmtree(out / kind / arm.folder, ignore_errors=True)
     pool = out / ".volumes"
-    shutil.rmtree(pool, ignore_errors=True)
     needed = dict.fromkeys([*(source for arm in arms for _, source in arm.train), *validation, *test])
     with progress("exporting arms", len(needed)) as bar:
         writer = _writer(pool, "volumes", real)
@@ -211,7 +206,7 @@ def _write_volume(writer: "DatasetWriter", case: str, real: "Dataset", made: "Da
     known = {row.case: row.digest for row in prepared.rows}.get(case, "") if dataset is real else ""
     if known and voxel_digest(image.data) != known:
         raise DataError(
-            f"case {case!r} of {dataset.root} is not the one in {prepared.folder}; give the dataset it was prepared from"
+            f"case {case!r} of {dataset.root} is not the one in {prepared.folder}; give what it was prepared from"
         )
     writer.add(case, image, read_mask(found, dataset, image))
 

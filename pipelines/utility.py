@@ -79,11 +79,11 @@ class UtilityOptions:
         ]
 
     def utility_scores(
-        self, prepared: "Prepared", made: "Sequence[Judged]", seen: "Seen | None", out: Path
+        self, prepared: "Prepared", made: "Sequence[Judged]", seen: "Seen | None", *, synthetic: Path, out: Path
     ) -> "list[UtilityScores]":
-        """Run what was asked for: export the arms, train and score them. Nothing without --utility.
+        """Export the arms and run the experiments that were asked for; where there are too few cases, say why.
 
-        Errors: DataError, ConfigError, OutputError for what cannot be exported.
+        Errors: ConfigError for options, DataError and OutputError for arms that cannot be exported.
         """
         from evaluation.utility.run import UtilityScores
         from synth.errors import ConfigError, DataError
@@ -92,38 +92,21 @@ class UtilityOptions:
             return []
         configs = self.utility_configs()
         if self.export_arms is not None and self.native is None:
-            raise ConfigError(
-                "--export-arms writes native volumes; give --native, the dataset --data was prepared from"
-            )
-        results: list[UtilityScores] = []
-        for config in configs:
-            try:
-                volumes = volumes_of(prepared, made, unseen(prepared, seen))
-            except DataError as error:
-                if self.export_arms is not None:
-                    raise
-                results.append(UtilityScores(config, (), why_not=str(error)))
-                continue
-            if self.export_arms is not None and config is configs[0]:
-                self._export(prepared, volumes, config)
-            if self.utility:
-                folder = self.utility_folder or out.with_name(f"{out.name}-utility")
-                results.append(run_experiment(prepared, volumes, config, folder, workers=self.utility_workers))
-        return results
+            raise ConfigError("--export-arms writes native volumes; give --native, what --data was prepared from")
+        try:
+            volumes = volumes_of(prepared, made, unseen(prepared, seen))
+        except DataError as error:
+            if self.export_arms is not None:
+                raise
+            return [UtilityScores(config, (), why_not=str(error)) for config in configs]
+        if self.export_arms is not None and self.native is not None:
+            from pipelines.nnunet_arms import export_arms
 
-    def _export(self, prepared: "Prepared", volumes: "Volumes", config: "UtilityConfig") -> None:
-        from pipelines.nnunet_arms import export_arms
-        from synth.errors import ConfigError
-
-        assert self.export_arms is not None and self.native is not None
-        synthetic = getattr(self, "synthetic", None)
-        if synthetic is None:
-            raise ConfigError("--export-arms needs --synthetic, the generated dataset")
-        overwrite = bool(getattr(self, "overwrite", False))
-        export_arms(
-            self.export_arms, config, volumes, prepared, native=self.native, synthetic=synthetic, overwrite=overwrite
-        )
-        print(f"arms in {self.export_arms}: README.md says what they are, commands.sh trains them")
+            export_arms(self.export_arms, configs[0], volumes, prepared, native=self.native, synthetic=synthetic)
+            print(f"arms in {self.export_arms}: README.md says what they are, commands.sh trains them")
+        folder = self.utility_folder or out.with_name(f"{out.name}-utility")
+        wanted = configs if self.utility else []
+        return [run_experiment(prepared, volumes, one, folder, workers=self.utility_workers) for one in wanted]
 
 
 def unseen(prepared: "Prepared", seen: "Seen | None") -> "tuple[PreparedCase, ...]":

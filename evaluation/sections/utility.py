@@ -176,13 +176,13 @@ def gain_verdict(one: Comparison, unit: str, whom: str) -> Verdict:
 def _plan(scores: UtilityScores) -> str:
     """Return in words how all arms were trained."""
     config, one = scores.config, scores.results[0]
-    cases = {(str(row["case"]), str(row["patient"])) for row in one.rows}
+    patients = len({str(row["patient"]) for row in one.rows})
     tuned = (
         f"the best of {len(config.rates)} rates on real validation patients" if len(config.rates) > 1 else "no tuning"
     )
     return (
-        f"utility ({config.task}): MONAI's SegResNet of width {config.width}, {config.steps} steps of {config.batch} for "
-        f"every arm, {tuned}; tested on {len(cases)} real volumes of {len({patient for _, patient in cases})} patients "
+        f"utility ({config.task}): MONAI's SegResNet of width {config.width}, {config.steps} steps of {config.batch} "
+        f"for every arm, {tuned}; tested on {len(one.rows)} real volumes of {patients} patients "
         "that neither arm nor generator was trained on"
     )
 

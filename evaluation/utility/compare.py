@@ -131,7 +131,7 @@ def ratio(name: str, arm: Scores, other: Scores, *, margin: float, seed: int = 0
     return Comparison(
         name=name,
         kind="ratio",
-        value=_quotient(rows),
+        value=float(_quotient(rows.mean(axis=0)[None])[0]),
         interval=_cluster_bootstrap(rows, arm.patients, seed=seed, statistic=_quotient),
         p=_paired_permutation(excess, arm.patients, seed=seed),
         n=len(rows),
@@ -181,8 +181,8 @@ def _seed_means(arm: Scores, other: Scores) -> np.ndarray:
     return arm.values.mean(axis=1) if same else arm.values.mean(keepdims=True).ravel()
 
 
-def _quotient(rows: np.ndarray) -> float:
-    return float(rows[:, 0].mean() / max(rows[:, 1].mean(), 1e-12))
+def _quotient(means: np.ndarray) -> np.ndarray:
+    return means[:, 0] / np.maximum(means[:, 1], 1e-12)
 
 
 def _by_patient(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
@@ -196,18 +196,20 @@ def _cluster_bootstrap(
     clusters: Sequence[str],
     *,
     seed: int,
-    statistic: Callable[[np.ndarray], float] = lambda rows: float(rows.mean()),
+    statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means[:, 0],
     resamples: int = _RESAMPLES,
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of `statistic`, whole clusters resampled (Davison & Hinkley 1997, 3.8)."""
+    """Return the 95 % percentile interval, whole clusters resampled (Davison & Hinkley 1997, 3.8).
+
+    statistic   of the means of the columns of `values`, (resamples, columns) -> (resamples,)
+    """
     _, number = np.unique(np.array(clusters), return_inverse=True)
-    members = [np.flatnonzero(number == one) for one in range(number.max() + 1)]
-    rng = numpy_rng(seed, "cluster bootstrap")
-    drawn = []
-    for _ in range(resamples):
-        picked = rng.integers(len(members), size=len(members))
-        drawn.append(statistic(values[np.concatenate([members[one] for one in picked])]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    rows = values.reshape(len(values), -1)
+    size = np.bincount(number)
+    sums = np.stack([np.bincount(number, column) for column in rows.T], axis=1)
+    picked = numpy_rng(seed, "cluster bootstrap").integers(len(size), size=(resamples, len(size)))
+    means = sums[picked].sum(axis=1) / size[picked].sum(axis=1)[:, None]
+    low, high = np.quantile(statistic(means), [0.025, 0.975])
     return float(low), float(high)
 
 

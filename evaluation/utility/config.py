@@ -114,7 +114,7 @@ class UtilityConfig:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Job:
-    """One network to train. fraction 0: no real volumes of the arm's own; ratio 0: the whole set, -1: not part of it."""
+    """One network to train. fraction 0: no real volumes of its own; ratio 0: the whole set, -1: none of it."""
 
     task: Task
     arm: str

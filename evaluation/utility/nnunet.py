@@ -58,8 +58,8 @@ def read_arms(
             only = sorted(set(rows) ^ cases)
             where = first if only[0] in cases else arm
             raise DataError(
-                f"--nnunet: arms {first} and {arm} were scored on different cases ({len(only)} differ; {only[0]!r} is in "
-                f"{where} alone); predict the same test set with both"
+                f"--nnunet: arms {first} and {arm} were scored on different cases ({len(only)} differ; {only[0]!r} is "
+                f"in {where} alone); predict the same test set with both"
             )
         labels, sizes = _described(read[first]), _described(rows)
         if labels != sizes:

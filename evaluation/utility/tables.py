@@ -42,7 +42,7 @@ def results_of(scores: UtilityScores, arm: str, cell: Cell) -> list[Result]:
 
 
 def table(results: Sequence[Result], read: Measure) -> Scores | None:
-    """Return an arm's scores; cases that no seed has a score of (a label that is absent) are left out. None: no case."""
+    """Return an arm's scores; cases without a score (of a label that is absent) are left out. None: no case is left."""
     patients = {str(row["case"]): str(row["patient"]) for one in results for row in one.rows}
     rows = {one.job.seed: {str(row["case"]): read(row) for row in one.rows} for one in results}
     known = [case for case in patients if all(np.isfinite(row.get(case, np.nan)) for row in rows.values())]
