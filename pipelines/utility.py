@@ -215,7 +215,8 @@ def _counted(label: str, total: int, count: Callable[[], int]) -> Iterator[None]
         finally:
             stop.set()
             watcher.join()
-            bar.advance(count())
+            if bar.done != count():
+                bar.advance(count())
 
 
 _experiment: "dict[str, tuple[_Work, Volumes]]" = {}

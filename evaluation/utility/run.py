@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.evidence import Judged
 from evaluation.utility.arms import Volumes, sides
 from evaluation.utility.config import Job, UtilityConfig
 from synth.errors import DataError
@@ -121,7 +122,7 @@ def check(volumes: Volumes, config: UtilityConfig) -> None:
         sides(job, volumes, config)
 
 
-def tested(volumes: Volumes, config: UtilityConfig) -> list[Any]:
+def tested(volumes: Volumes, config: UtilityConfig) -> list[Judged]:
     """Return the test volumes that can be scored: all, or those whose level is known."""
     return [item for item in volumes.test if config.task == "segmentation" or volumes.level(item) >= 0]
 

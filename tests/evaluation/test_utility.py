@@ -249,7 +249,7 @@ def test_calibration_is_of_the_region_and_not_of_the_easy_background() -> None:
     prob[1][mask == 1] = 0.6
     prob[0] = 1 - prob[1]
     (error,), (brier,) = roi_calibration(prob, mask, labels=[1], margin=2)
-    region = 4 * 4 + 4 * 4 * 2 + 4 * 3  # the square, widened by 2 with faces touching
+    region = 4 * 4 + 4 * 4 * 2 + 4 * 1  # the square, its four sides twice over, one voxel at each corner
     assert error == pytest.approx(0.4 * 16 / region) and brier == pytest.approx(0.16 * 16 / region)
     assert roi_calibration(prob, 0 * mask, labels=[1]) == ([None], [None])
 
