@@ -181,7 +181,7 @@ def _plan(scores: UtilityScores) -> str:
         f"the best of {len(config.rates)} rates on real validation patients" if len(config.rates) > 1 else "no tuning"
     )
     return (
-        f"utility ({config.task}): MONAI's SegResNet of width {config.width}, {config.steps} steps of {config.batch} "
+        f"utility ({config.task}): MONAI's DynUNet of width {config.width}, {config.steps} steps of {config.batch} "
         f"for every arm, {tuned}; tested on {len(one.rows)} real volumes of {patients} patients "
         "that neither arm nor generator was trained on"
     )

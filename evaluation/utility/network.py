@@ -1,4 +1,4 @@
-"""The network of all arms: MONAI's SegResNet, on blocks of 2^dims voxels unless told otherwise. Knows no arm.
+"""The network of all arms: MONAI's DynUNet, on blocks of 2^dims voxels unless told otherwise. Knows no arm.
 
 MONAI is imported inside `build` and `labelled`, the only ones that need it.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2
 LEVELS = 3
-"""Levels of SegResNet, each of half the grid of the one above."""
+"""Levels of the U-Net, each of half the grid of the one above."""
 _SHORTEST = 3  # voxels of the deepest level below which bfloat16 weight gradients are unwritten memory
 
 
@@ -25,7 +25,7 @@ def needs_monai() -> None:
     try:
         import monai  # noqa: F401
     except ImportError as error:
-        raise ConfigError("utility trains MONAI's SegResNet; pip install 'synthvol[monai]'") from error
+        raise ConfigError("utility trains MONAI's DynUNet; pip install 'synthvol[monai]'") from error
 
 
 def shrink(config: UtilityConfig) -> int:
@@ -40,14 +40,14 @@ def shrink(config: UtilityConfig) -> int:
 def build(config: UtilityConfig, *, channels: int, classes: int, dims: int, seed: int) -> "nn.Module":
     """Return a module (batch, channel, *grid) -> scores: (batch, K+1, *grid), or (batch, levels) to classify.
 
-    SegResNet (Myronenko 2018) of three levels, one residual block each, group norm. On blocks, voxels 2 x 2 (x 2)
-    come in as channels and scores leave the same way (Shi et al. 2016): an eighth of the voxels, as many scores.
-    Classes are read from the mean and the maximum over the deepest level. Weights depend on `seed` alone.
+    DynUNet is nnU-Net's network (Isensee et al. 2021), here of three levels. On blocks, voxels 2 x 2 (x 2) come in as
+    channels and scores leave the same way (Shi et al. 2016): an eighth of the voxels, as many scores. Classes are
+    read from the mean and the maximum over the deepest level. Weights depend on `seed` alone.
     Errors: ConfigError without MONAI.
     """
     needs_monai()
     import torch
-    from monai.networks.nets.segresnet import SegResNet
+    from monai.networks.nets.dynunet import DynUNet
     from monai.networks.utils import pixelshuffle, pixelunshuffle
     from torch import nn
 
@@ -56,13 +56,14 @@ def build(config: UtilityConfig, *, channels: int, classes: int, dims: int, seed
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = SegResNet(
-                spatial_dims=dims,
-                init_filters=config.width,
-                in_channels=channels * block,
-                out_channels=classes * block,
-                blocks_down=(1,) * LEVELS,
-                blocks_up=(1,) * (LEVELS - 1),
+            self.body = DynUNet(
+                dims,
+                channels * block,
+                classes * block,
+                kernel_size=[3] * LEVELS,
+                strides=[1, *[2] * (LEVELS - 1)],
+                upsample_kernel_size=[2] * (LEVELS - 1),
+                filters=[config.width * 2**level for level in range(LEVELS)],
             )
             if config.task == "classification":
                 self.head = nn.Linear(2 * config.width * 2 ** (LEVELS - 1), classes)
@@ -70,8 +71,9 @@ def build(config: UtilityConfig, *, channels: int, classes: int, dims: int, seed
         def forward(self, x: "Tensor") -> "Tensor":
             x = pixelunshuffle(x, dims, BLOCK) if config.blocks else x
             if config.task == "classification":
-                deep, _ = self.body.encode(x)
-                deep = deep.flatten(2)
+                for part in (self.body.input_block, *self.body.downsamples, self.body.bottleneck):
+                    x = part(x)
+                deep = x.flatten(2)
                 return self.head(torch.cat([deep.mean(dim=2), deep.amax(dim=2)], dim=1))
             scores = self.body(x)
             return pixelshuffle(scores, dims, BLOCK) if config.blocks else scores
@@ -82,14 +84,15 @@ def build(config: UtilityConfig, *, channels: int, classes: int, dims: int, seed
 
 
 def patch_of(grid: tuple[int, ...], config: UtilityConfig) -> tuple[int, ...]:
-    """Return the sides of what is trained on at once: the grid, or `patch` along longer axes; whole deepest voxels.
+    """Return the sides of what is trained at once: the grid, or `patch` along longer axes; two deepest voxels at least.
 
     >>> patch_of((64, 80, 200), UtilityConfig(patch=96)), patch_of((14, 12, 10), UtilityConfig())
     ((64, 80, 96), (16, 16, 16))
     """
     step = shrink(config)
-    most = max(config.patch // step, 1) * step
-    return tuple(min(-(-n // step) * step, most) for n in grid)
+    # instance norm needs more than one voxel
+    least, most = 2 * step, max(config.patch // step, 2) * step
+    return tuple(min(max(-(-n // step) * step, least), most) for n in grid)
 
 
 def reduced(patch: tuple[int, ...], config: UtilityConfig) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.evidence import Judged
+from evaluation.segmenter import segmentation_loss
 from evaluation.utility.arms import Sides, Volumes
 from evaluation.utility.augment import Pair, classical, cutmix
 from evaluation.utility.config import Job, UtilityConfig
@@ -13,7 +14,6 @@ from evaluation.utility.network import build, padded, patch_of, reduced, scores_
 from synth.rng import numpy_rng
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _CLIP, _DECAY, _WARM = 1.0, 1e-4, 0.1
@@ -43,7 +43,7 @@ def _trained(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, ra
     classes = len(volumes.labels) + 1 if segments else len(volumes.levels)
     model = build(config, channels=len(first.image), classes=classes, dims=len(grid), seed=job.seed).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
-    loss_of = _segmentation_loss() if segments else torch.nn.functional.cross_entropy
+    loss_of = segmentation_loss if segments else torch.nn.functional.cross_entropy
     patch = patch_of(grid, config)
     order = _Order(len(sides.train), job.seed)
     for step in range(config.steps):
@@ -101,14 +101,6 @@ def _pair(item: Judged, arm: str, sides: Sides, patch: tuple[int, ...], rng: np.
     first = [int(rng.integers(n - side + 1)) for n, side in zip(mask.shape, patch, strict=True)]
     box = tuple(slice(start, start + side) for start, side in zip(first, patch, strict=True))
     return np.ascontiguousarray(image[(slice(None), *box)], dtype=np.float32), np.ascontiguousarray(mask[box])
-
-
-def _segmentation_loss() -> "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]":
-    """Return MONAI's cross-entropy plus soft Dice, pooled over the batch."""
-    from monai.losses.dice import DiceCELoss
-
-    loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
-    return lambda scores, masks: loss(scores, masks[:, None])
 
 
 def _tuned(model: "nn.Module", sides: Sides, volumes: Volumes, config: UtilityConfig) -> float:
