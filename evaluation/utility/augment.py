@@ -48,11 +48,12 @@ def affine(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pai
     matrix = turn / rng.uniform(*SCALE)
     centre = (np.array(mask.shape) - 1) / 2
     offset = centre - matrix @ centre + rng.uniform(-SHIFT, SHIFT, size=dims) * np.array(mask.shape)
+    whole = np.concatenate([matrix, offset[:, None]], axis=1)
     moved = [
-        ndimage.affine_transform(channel, matrix, offset, order=1, mode="constant", cval=float(channel.min()))
+        ndimage.affine_transform(channel, whole, order=1, mode="constant", cval=float(channel.min()))
         for channel in np.asarray(image, dtype=np.float32)
     ]
-    labels = ndimage.affine_transform(mask, matrix, offset, order=0, mode="constant", cval=0)
+    labels = ndimage.affine_transform(mask, whole, order=0, mode="constant", cval=0)
     return np.stack(moved), np.asarray(labels)
 
 

@@ -51,7 +51,7 @@ class UtilityConfig:
     width: int = 16
     blocks: bool = True
     patch: int = 96
-    rates: tuple[float, ...] = (4e-3,)
+    rates: tuple[float, ...] = (1e-2,)
     validation: float = 0.2
     lesions: tuple[str, ...] = ()
     tolerance_mm: float = 0.0
