@@ -8,7 +8,17 @@ from evaluation.utility.compare import Comparison, Scores, in_words, mean_interv
 from evaluation.utility.config import ARMS, NON_INFERIORITY
 from evaluation.utility.nnunet import compare_arms
 from evaluation.utility.run import Result, UtilityScores
-from evaluation.utility.tables import LOWER, Cell, by_arm, compared, detection, false_lesions, measure, results_of
+from evaluation.utility.tables import (
+    LOWER,
+    Cell,
+    by_arm,
+    class_calibration,
+    compared,
+    detection,
+    false_lesions,
+    measure,
+    results_of,
+)
 from synth.errors import DataError
 
 NOT_ASKED = "not part of this evaluation"
@@ -87,6 +97,9 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
         report.metrics[f"utility.{kind}.{arm}"] = Figure(
             float(table.values.mean()), len(table.cases), better, unit, mean_interval(table, seed=seed)
         )
+    if not segments:
+        stated = class_calibration(results)
+        report.metrics[f"utility.ece_class.{arm}"] = Figure(stated, len(results[0].rows), "lower", "of the level named")
     for number, label in enumerate(scores.labels if segments and len(scores.labels) > 1 else ()):
         table = by_arm(scores, scores.config.cells()[0], measure("dice", number))[arm]
         report.metrics[f"utility.dice.{arm}.{label}"] = Figure(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.functional import expected_calibration_error
 from evaluation.utility.compare import Comparison, Scores, adjusted, by_case, gain, ratio
 from evaluation.utility.config import COMPARED, NON_INFERIORITY
 from evaluation.utility.run import Result, UtilityScores
@@ -90,6 +91,15 @@ def detection(results: Sequence[Result]) -> Iterator[tuple[str, float, int, tupl
         if inside.any():
             many = int(inside.sum()) // len(results)
             yield name, float(hits[inside].mean()), many, (float(edges[number]), float(edges[number + 1]))
+
+
+def class_calibration(results: Sequence[Result]) -> float:
+    """Return the mean over seeds of the calibration error of the level that is named."""
+    errors = []
+    for one in results:
+        stated = [float(row["confidence"]) for row in one.rows]
+        errors.append(expected_calibration_error(stated, [float(row["found"] == row["level"]) for row in one.rows]))
+    return float(np.mean(errors))
 
 
 def false_lesions(results: Sequence[Result]) -> float | None:
