@@ -4,8 +4,7 @@ Wires `evaluation.utility`; the statistics and the training are there.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from evaluation.utility.arms import Volumes
     from evaluation.utility.config import UtilityConfig
     from evaluation.utility.run import UtilityScores
+    from pipelines.progress import Progress
     from synth.data.prepared import Prepared, PreparedCase
     from synth.data.seen import Seen
 
@@ -144,7 +144,7 @@ def volumes_of(prepared: "Prepared", made: "Sequence[Judged]", test: "Sequence[P
 class _Work:
     """What a worker process needs: real volumes are read from `data` again, synthetic ones travel.
 
-    done   counts steps and cases over all processes
+    done, stop   shared by all processes: how many steps and cases are done, and whether to stop
     """
 
     data: Path
@@ -155,6 +155,7 @@ class _Work:
     folder: Path
     digest: str
     done: Any
+    stop: Any
 
 
 def run_experiment(
@@ -168,7 +169,8 @@ def run_experiment(
     import multiprocessing
 
     from evaluation.utility.run import UtilityScores, check, collected, digest_of, read_result, work_of
-    from pipelines.workers import cores, run_all
+    from pipelines.progress import progress
+    from pipelines.workers import cores
     from synth.errors import DataError
 
     try:
@@ -178,45 +180,53 @@ def run_experiment(
     digest, jobs = digest_of(volumes, config), config.jobs()
     place = folder / digest
     todo = [number for number, job in enumerate(jobs) if read_result(job, place, digest=digest) is None]
-    count = min(workers or cores(), max(len(todo), 1))
-    done = multiprocessing.get_context("spawn").Value("q", 0)
+    shared = multiprocessing.get_context("spawn")
     test = tuple(item.case for item in volumes.test)
-    work = _Work(prepared.folder, prepared.fold, list(volumes.synthetic), test, config, place, digest, done)
+    done, stop = shared.Value("q", 0), shared.Value("b", 0)
+    work = _Work(prepared.folder, prepared.fold, list(volumes.synthetic), test, config, place, digest, done, stop)
     if todo:
-        label = f"utility ({config.task}): {len(jobs)} networks, {len(todo)} to train"
-        with _counted(label, len(todo) * work_of(volumes, config), lambda: done.value):
-            if count > 1:
-                for _ in run_all(_run, todo, workers=count, start=_start, job=work):
-                    pass
-            else:
-                _begin(work, volumes)
-                for number in todo:
-                    _run(number)
+        label = f"utility ({config.task}), {len(todo)} of {len(jobs)} networks"
+        with progress(label, len(todo) * work_of(volumes, config)) as bar:
+            _train_all(work, volumes, todo, min(workers or cores(), len(todo)), bar)
     results = [read_result(job, place, digest=digest) for job in jobs]
     return collected([one for one in results if one is not None], volumes, config)
 
 
-@contextmanager
-def _counted(label: str, total: int, count: Callable[[], int]) -> Iterator[None]:
-    """Show how far a count is that other processes raise, every second."""
-    from pipelines.progress import progress
+def _train_all(work: _Work, volumes: "Volumes", todo: list[int], workers: int, bar: "Progress") -> None:
+    """Run jobs, here or in worker processes, and show how far all are.
 
-    stop = threading.Event()
-    with progress(label, total) as bar:
+    The processes are waited for by a thread, so that an interruption reaches this one, and they stop at their next
+    step instead of ending a network that takes minutes.
+    """
+    from pipelines.workers import run_all
 
-        def watch() -> None:
-            while not stop.wait(_EVERY_S):
-                bar.advance(count())
+    if workers == 1:
+        _begin(work, volumes)
+        for number in todo:
+            _run(number, lambda: bar.advance(work.done.value))
+        return
+    failed: list[BaseException] = []
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+    def wait() -> None:
         try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-            if bar.done != count():
-                bar.advance(count())
+            for _ in run_all(_run, todo, workers=workers, start=_start, job=work):
+                pass
+        except BaseException as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    try:
+        while waiting.is_alive():
+            waiting.join(_EVERY_S)
+            if bar.done != work.done.value:
+                bar.advance(work.done.value)
+    except BaseException:
+        work.stop.value = 1
+        waiting.join()
+        raise
+    if failed:
+        raise failed[0]
 
 
 _experiment: "dict[str, tuple[_Work, Volumes]]" = {}
@@ -235,15 +245,19 @@ def _begin(work: _Work, volumes: "Volumes") -> None:
     _experiment["now"] = (work, volumes)
 
 
-def _run(number: int) -> int:
-    """Train and score one job of the experiment at hand."""
+def _run(number: int, told: Callable[[], None] = lambda: None) -> int:
+    """Train and score one job of the experiment at hand. Errors: Interrupted where it is told to stop."""
     from evaluation.utility.run import run_job
+    from synth.errors import Interrupted
 
     work, volumes = _experiment["now"]
 
     def tell() -> None:
+        if work.stop.value:
+            raise Interrupted("interrupted; run the same command again to go on")
         with work.done.get_lock():
             work.done.value += 1
+        told()
 
     run_job(work.config.jobs()[number], volumes, work.config, work.folder, digest=work.digest, tell=tell)
     return number

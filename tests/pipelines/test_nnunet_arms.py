@@ -11,9 +11,10 @@ import pytest
 from evaluation.utility.nnunet import arms_of, compare_arms, read_arms
 from pipelines.cli import run
 from pipelines.nnunet_arms import Arm, commands
+from pipelines.progress import Progress
 from synth.data.folds import read_folds
 from synth.data.prepared import Prepared
-from synth.errors import ConfigError, DataError
+from synth.errors import ConfigError, DataError, Interrupted
 from synth.formats import read as read_layout
 from synth.formats.nnunet import read_dataset
 from synth.io import read
@@ -248,6 +249,10 @@ def test_arms_that_cannot_be_compared_are_refused(tmp_path: Path, capsys: pytest
         read_arms(arms_of(given))
 
 
+def interrupt(bar: Progress, done: int | None = None, note: str = "") -> None:
+    raise Interrupted
+
+
 def test_few_cases_give_no_comparison(tmp_path: Path) -> None:
     assert run("evaluate", ["--nnunet", *arms(tmp_path, cases=4), "--out", str(tmp_path / "report")]) == 0
     told = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -267,7 +272,9 @@ def test_too_few_test_patients_are_told_and_nothing_is_trained(
     assert not (tmp_path / "report-utility").exists()
 
 
-def test_scores_do_not_depend_on_how_many_work(synthetic: Path, dataset: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_how_many_work_nor_on_interruptions(
+    synthetic: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
     assert run("prepare", [str(dataset), "--out", str(data), "--holdout", "0", "--test", "0.5"]) == 0
     more = [
@@ -286,6 +293,10 @@ def test_scores_do_not_depend_on_how_many_work(synthetic: Path, dataset: Path, t
     for workers in ("1", "2"):
         out, kept = tmp_path / workers, tmp_path / f"kept{workers}"
         own = ["--utility-workers", workers, "--utility-folder", str(kept)]
+        if workers == "2":
+            with monkeypatch.context() as broken:
+                broken.setattr(Progress, "advance", interrupt)
+                assert evaluated(synthetic, Prepared.load(data), out, *more, *own) == 130
         assert evaluated(synthetic, Prepared.load(data), out, *more, *own) == 0
         found.append({path.relative_to(kept): path.read_bytes() for path in kept.rglob("*.json")})
         told = json.loads((out / "report.json").read_text())
