@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from evaluation.extractors import Extractor, FeatureCache, radiomics_extractor
 from evaluation.segmenter import Segmenter
 from synth.errors import DataError
 from synth.sample import AttributeValue
+
+if TYPE_CHECKING:
+    from evaluation.utility.run import UtilityScores
 
 Tell = Callable[[str], None]
 """Called with a word whenever one volume's worth of work is done."""
@@ -66,6 +69,7 @@ class Evidence:
     holdout      real volumes of other patients
     labels       names of labels 1..K
     spacing_mm   of the grid on which all are compared
+    utility      scores of the utility experiments that were run; empty where none was asked for
     windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
     extractor    what features are measured with; by default the weight-free one
     cache        where features are kept between runs; None measures anew
@@ -87,6 +91,7 @@ class Evidence:
     cache: FeatureCache | None = None
     loss: Callable[[Judged], Any] | None = None
     real_masks_allowed: bool = False
+    utility: "Sequence[UtilityScores]" = ()
 
     def __post_init__(self) -> None:
         """Errors: DataError for no sample, voxels that are no numbers, other channels or dimensions."""

@@ -9,6 +9,7 @@ from evaluation.evidence import Evidence, Tell
 from evaluation.fingerprint import fingerprint_of
 from evaluation.report import Report
 from evaluation.sections import SECTIONS
+from evaluation.sections.utility import NOT_ASKED
 from synth.errors import ConfigError, nearest
 
 
@@ -27,5 +28,6 @@ def judge(evidence: Evidence, *, only: Collection[str] = (), progress: Tell | No
     for name, section in SECTIONS.items():
         if not only or name in only:
             section(evidence, report, progress or (lambda _: None))
-    report.not_computed["utility.dice_gain"] = "not part of this evaluation"
+    if "utility.dice_gain" not in report.metrics:
+        report.not_computed.setdefault("utility.dice_gain", NOT_ASKED)
     return report

@@ -138,7 +138,7 @@ def train_segmenter(
         # 2.13, CPU): small volumes, whose deepest level is that short, are learned in float32
         with torch.autocast("cpu", torch.bfloat16, enabled=min(images.shape[2:]) > 2 * _SHRINK):
             scores, classes = model(images)
-        loss = _segmentation_loss(scores.float(), masks)
+        loss = segmentation_loss(scores.float(), masks)
         if config.classes:
             named = [number for number, example in enumerate(batch) if example.name]
             wanted = torch.tensor([config.classes.index(batch[number].name) for number in named])
@@ -191,7 +191,7 @@ def _augmented(example: Example, rng: np.random.Generator) -> Example:
     return Example(np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(mask), example.name)
 
 
-def _segmentation_loss(scores: Tensor, masks: Tensor) -> Tensor:
+def segmentation_loss(scores: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy, and soft Dice pooled over the batch of the labels it holds: a rare label weighs as much as any."""
     share = scores.softmax(dim=1).movedim(1, 0).flatten(1)
     hot = functional.one_hot(masks, scores.shape[1]).movedim(-1, 0).flatten(1).to(share.dtype)

@@ -58,6 +58,15 @@ MEANINGS = {
     "privacy.planted_seen": "share of planted copies nearer to training than 95 % of hold-out patients are",
     "privacy.set_level_p": "chance to lean so much to training patients, were they hold-out patients",
     "privacy.weights": "membership inference from the model's denoising losses; 0.5 is guessing",
+    "utility.": "score on real test patients of a network trained on this arm",
+    "utility.accuracy_gain": "classes recognised with the set added, less without; the floor: real repeated",
+    "utility.brier": "squared error of stated probabilities on real test patients, in the region of each label",
+    "utility.detection": "share of real lesions of a size of which a tenth of the voxels is labelled",
+    "utility.dice_gain": "Dice on real test patients with the set added, less without; the floor: real repeated",
+    "utility.ece": "calibration error (ECE) on real test patients, in the region of each label",
+    "utility.hd95": "95 % Hausdorff distance on real test patients; a structure missed counts as the image's diagonal",
+    "utility.p_holm": "p of a paired sign-flip test over patients, adjusted for all comparisons (Holm)",
+    "utility.synthetic_only": "score of a network trained on the synthetic set alone, over that of the real one",
 }
 """Figure, or how its name begins: what it says."""
 

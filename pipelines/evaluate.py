@@ -1,11 +1,13 @@
 """synth evaluate: judge a synthetic set against real volumes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from pipelines.utility import UtilityOptions
 
 if TYPE_CHECKING:
     from evaluation.evidence import Bench, Evidence, Judged
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(UtilityOptions):
     """Write a report on SYNTHETIC: agreement with its control, fidelity, similarity, nearest neighbours, pictures."""
 
-    synthetic: Path
+    synthetic: Path | None = None
     """The generated dataset."""
-    data: Path
+    data: Path | None = None
     """A prepared folder: real volumes, with its train, hold-out and test patients."""
     out: Path
     """Folder of the report."""
@@ -51,32 +53,31 @@ class Evaluate:
         from synth.data.prepared import Prepared
         from synth.data.seen import require_trained_on
 
+        if self.nnunet:
+            return self._nnunet()
         only = sections(self.only)
-        self._check(only)
-        seen = seen_by_model(self.synthetic)
-        prepared = Prepared.load(self.data)
+        synthetic, data = self._check(only)
+        seen = seen_by_model(synthetic)
+        prepared = Prepared.load(data)
         if seen is not None:
             prepared = prepared if seen.fold is None else prepared.at_fold(seen.fold)
             require_trained_on(prepared, seen)
-        evidence = self._evidence(prepared, only)
+        evidence = self._evidence(prepared, only, synthetic, seen)
         with progress("judging", steps_of(evidence, only)) as bar:
             report = judge(evidence, only=only, progress=lambda _: bar.advance())
         _say_whose(report, prepared, seen)
-        report.judged = digests(self.synthetic)
+        report.judged = digests(synthetic)
         report.write(self.out)
-        for note in report.notes:
-            print(f"note: {note}")
-        for name, verdict in sorted(report.verdicts.items()):
-            print(f"{name}: {verdict.why}")
-        for name, why in sorted(report.not_computed.items()):
-            print(f"not computed: {name}: {why}")
-        print(f"report in {self.out / 'index.html'}")
+        _say(report, self.out)
         return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
 
-    def _check(self, only: tuple[str, ...]) -> None:
+    def _check(self, only: tuple[str, ...]) -> tuple[Path, Path]:
+        """Return the set and the data. Errors: ConfigError, OutputError for options that do not go together."""
         from evaluation.sections import SECTIONS
         from synth.errors import ConfigError, OutputError, nearest
 
+        if self.synthetic is None or self.data is None:
+            raise ConfigError("evaluate needs --synthetic, the generated dataset, and --data, a prepared folder")
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         if self.judge_steps < 0:
@@ -87,8 +88,11 @@ class Evaluate:
         for name, given in (("--gate", self.gate), ("--model", self.model is not None)):
             if given and only and "privacy" not in only:
                 raise ConfigError(f"{name} rests on the privacy section; add privacy to --only, or leave {name} out")
+        return self.synthetic, self.data
 
-    def _evidence(self, prepared: "Prepared", only: tuple[str, ...]) -> "Evidence":
+    def _evidence(
+        self, prepared: "Prepared", only: tuple[str, ...], synthetic: Path, seen: "Seen | None"
+    ) -> "Evidence":
         """Return what is judged; a judge is trained only where a section asks for one."""
         from evaluation.evidence import Evidence
         from evaluation.sections import SEGMENTING
@@ -98,13 +102,15 @@ class Evaluate:
         schema = prepared.schema
         bench = find_bench(self.judge, schema)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
-        made = synthetic_set(self.synthetic, schema, attribute=known)
+        made = synthetic_set(synthetic, schema, attribute=known)
         asked = not only or bool(SEGMENTING & set(only))
         if bench.segmenter is None and self.judge is None and self.judge_steps and asked:
             bench = self._trained(prepared)
         loss = None
         if self.model is not None:
-            loss = denoising_losses(self.model, schema, made_by=model_of_set(self.synthetic), seed=self.seed)
+            loss = denoising_losses(self.model, schema, made_by=model_of_set(synthetic), seed=self.seed)
+        asking = replace(self, utility=True) if "utility" in only else self
+        scores = asking.utility_scores(prepared, made, seen, synthetic=synthetic, out=self.out)
         return Evidence(
             made,
             list(real_set(prepared, prepared.split("train"))),
@@ -116,7 +122,14 @@ class Evaluate:
             seed=self.seed,
             loss=loss,
             real_masks_allowed=self.allow_real_masks,
+            utility=scores,
         )
+
+    def _nnunet(self) -> int:
+        from pipelines.utility import nnunet_report
+
+        _say(nnunet_report(self.nnunet, self.out, data=self.data, seed=self.seed, overwrite=self.overwrite), self.out)
+        return 0
 
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
@@ -145,6 +158,17 @@ def steps_of(evidence: "Evidence", only: Sequence[str]) -> int:
     if not only or "privacy" in only:
         steps += 2 * (made + held) + (train + held if evidence.loss is not None else 0)
     return steps
+
+
+def _say(report: "Report", out: Path) -> None:
+    """Print what a report says."""
+    for note in report.notes:
+        print(f"note: {note}")
+    for name, verdict in sorted(report.verdicts.items()):
+        print(f"{name}: {verdict.why}")
+    for name, why in sorted(report.not_computed.items()):
+        print(f"not computed: {name}: {why}")
+    print(f"report in {out / 'index.html'}")
 
 
 def seen_by_model(folder: Path) -> "Seen | None":

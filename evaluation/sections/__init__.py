@@ -16,6 +16,7 @@ from evaluation.sections.fidelity import fidelity
 from evaluation.sections.pictures import pictures
 from evaluation.sections.privacy import privacy
 from evaluation.sections.subgroups import subgroups
+from evaluation.sections.utility import utility
 
 Section = Callable[[Evidence, Report, Tell], None]
 SECTIONS: Mapping[str, Section] = {
@@ -27,6 +28,7 @@ SECTIONS: Mapping[str, Section] = {
     "diversity": diversity,
     "privacy": privacy,
     "artefact": artefact,
+    "utility": utility,
     "pictures": pictures,
 }
 """By name, in the order in which they run."""

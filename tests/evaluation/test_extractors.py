@@ -159,7 +159,7 @@ def test_a_second_judgement_is_read_from_the_cache(tmp_path: Path) -> None:
     made = [Judged(f"c{i}", *volume(i, (12, 12))) for i in range(3)]
     cache = FeatureCache(tmp_path)
     sides: dict[str, Any] = {"training": made[:2], "holdout": made[2:], "population": "phantoms"}
-    reports = [judge(Evidence(made, **sides, extractor=extractor, cache=cache), only=["privacy"]) for _ in range(2)]
+    reports = [judge(Evidence(made, **sides, extractor=extractor, cache=cache), only=["pictures"]) for _ in range(2)]
     assert len(calls) == 3, "6 volumes, 3 of them different"
     assert reports[0].plain() == reports[1].plain()
     assert reports[0].fingerprint["features"] == f"counting {extractor.fingerprint()}"
