@@ -71,9 +71,9 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     options, tell = options or Options(), tell or (lambda _: None)
     seed = evidences[0].seed
     _require_folds(evidences)
-    fewest = min(len(side) for e in evidences for side in (e.synthetic, e.training, e.holdout))
+    fewest = min(len({item.whose for item in side}) for e in evidences for side in (e.synthetic, e.training, e.holdout))
     if fewest < _LEAST:
-        return _nothing("needs samples, training and hold-out volumes, at least 2 of each")
+        return _nothing("needs samples, training and hold-out patients, at least 2 of each")
     count = -(-options.plants // len(evidences))
     folds, absent = [], {}
     for index, evidence in enumerate(evidences):

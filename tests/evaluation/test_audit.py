@@ -108,6 +108,12 @@ def test_few_patients_are_undecidable_and_the_n_that_decides_is_said() -> None:
     assert none.images.ok is None and not none.figures and "at least 2" in none.not_computed["copy_test"]
 
 
+def test_many_volumes_of_one_patient_are_no_hold_out() -> None:
+    held = [replace(one, patient="one") for one in volumes("h", 30)]
+    found = audit(Evidence(volumes("s", 30), volumes("t", 30), held, "pictures"), options=QUICK)
+    assert found.images.ok is None and "patients, at least 2" in found.not_computed["copy_test"]
+
+
 def test_enough_patients_and_samples_pass() -> None:
     """Two hundred patients a side: 5 % of copies would be seen, and there are none."""
     found = audit(evidence(volumes("s", 200), training=70, holdout=220), options=QUICK)
