@@ -23,14 +23,22 @@ def workers_on(device: str) -> int:
 
 
 def run_all(
-    work: Callable[[int], Result], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
+    work: Callable[[int], Result],
+    items: Sequence[int],
+    *,
+    workers: int,
+    start: Callable[..., None],
+    job: Any,
+    ahead: int = _AHEAD,
 ) -> Iterator[Result]:
     """Yield `work(item)` of every item, in order, from processes that `start(job)` begins.
 
+    ahead   items handed out at once, however many there are: memory does not grow with them
     Errors: SynthError where a process was ended from outside, as a system short of memory does.
     """
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from collections import deque
+    from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
     from synth.errors import SynthError
@@ -40,11 +48,14 @@ def run_all(
     before = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
         try:
-            ahead = max(_AHEAD, workers)  # processes begin as items come
-            for first in range(0, len(items), ahead):
-                # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
-                for future in [pool.submit(work, item) for item in items[first : first + ahead]]:
-                    yield future.result()
+            # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
+            handed: deque[Future[Result]] = deque()
+            for item in items:  # processes begin as items come
+                handed.append(pool.submit(work, item))
+                if len(handed) >= max(ahead, workers):
+                    yield handed.popleft().result()
+            while handed:
+                yield handed.popleft().result()
         except BrokenProcessPool as error:
             # the pool has told the others to terminate, which they do not hear, and waits for their end
             for worker in multiprocessing.active_children():
