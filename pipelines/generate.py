@@ -157,7 +157,7 @@ class Generate:
             steps=self.steps,
             sampler=self.sampler,
             guidance=self.guidance,
-            window=self._window(),
+            window=parsed_window(self.window),
             masks=mask_files(self.masks),
             plan=plan,
             device=device,
@@ -185,15 +185,6 @@ class Generate:
         for name, engine in (("address", "ray"), ("slurm", "slurm")):
             if getattr(self, name) and self.engine != engine:
                 raise ConfigError(f"--{name} is for --engine {engine}; add that or leave --{name} out")
-
-    def _window(self) -> tuple[int, ...] | None:
-        from synth.errors import ConfigError
-
-        if self.window is None:
-            return None
-        if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4}){1,2}", self.window):
-            raise ConfigError(f"--window is {self.window!r}; write latent voxels along each axis, such as 16,16,8")
-        return tuple(int(part) for part in self.window.split(","))
 
     def _shard(self) -> tuple[int, int]:
         from synth.errors import ConfigError
@@ -252,3 +243,18 @@ class Generate:
                 "or another --out"
             )
         return not longer
+
+
+def parsed_window(text: str | None) -> tuple[int, ...] | None:
+    """Return latent voxels along each axis. Errors: ConfigError.
+
+    >>> parsed_window("16,16,8")
+    (16, 16, 8)
+    """
+    from synth.errors import ConfigError
+
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4}){1,2}", text):
+        raise ConfigError(f"--window is {text!r}; write latent voxels along each axis, such as 16,16,8")
+    return tuple(int(part) for part in text.split(","))

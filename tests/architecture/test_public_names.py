@@ -39,7 +39,9 @@ PUBLIC = {
         "SurfaceDice",
     ],
 }
-VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
+VERBS = [
+    *("bench", "cohort", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "reproduce", "train"),
+]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
 
