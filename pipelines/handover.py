@@ -57,9 +57,8 @@ def hand_over(how: "Merge") -> Iterator[str]:
     writer, as_stored = _writer(out, real, made)
     order = _channels(real, made)
     write_asked(out, how, rows, real)
-    lie = Lie.of(
-        [read_header(case.images[0]).affine for case in real.cases], len(read_header(real.cases[0].images[0]).grid)
-    )
+    headers = [read_header(case.images[0]) for case in real.cases]
+    lie = Lie.of([header.affine for header in headers], len(headers[0].grid))
     cases = [_take_real(writer, case, real, patients, as_stored) for case in _shown("real cases", real.cases)]
     shown: set[str] = set()
     lines: list[bytes] = []
@@ -95,9 +94,7 @@ def _chosen(rows: Sequence[dict[str, Any]], wanted: int, real: "Dataset") -> lis
 
     taken = next((case.id for case in real.cases if case.id.startswith("syn_")), None)
     if taken is not None:
-        raise DataError(
-            f"{real.root} has case {taken!r}, which would be taken for a synthetic one; give it another name"
-        )
+        raise DataError(f"{real.root} has case {taken!r}, which would be taken for a synthetic one; rename it")
     if wanted < 1 or wanted > len(rows):
         most = len(rows) / len(real.cases)
         raise ConfigError(
@@ -121,7 +118,7 @@ def _writer(out: Path, real: "Dataset", made: "Dataset") -> tuple["DatasetWriter
     lacking = [name for name in theirs if name not in own]
     if lacking:
         print(
-            f"the set has no label {', '.join(lacking[:_SHOWN])}: what synthetic images show of it is called background",
+            f"the set has no label {', '.join(lacking[:_SHOWN])}: synthetic masks call it background",
             file=sys.stderr,
         )
     as_stored = real.layout == "nnU-Net"

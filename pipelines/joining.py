@@ -99,8 +99,8 @@ def _one_set(shards: Sequence[Path]) -> tuple[int, tuple[str, ...], SetFacts]:
                 first, whose = own, folder
             if own[0] != first[0]:
                 raise DataError(
-                    f"{folder} is of a set of {own[0]} samples, {whose} of one of {first[0]}; run the shorter one again "
-                    f"with --count {max(own[0], first[0])}"
+                    f"{folder} is of a set of {own[0]} samples, {whose} of one of {first[0]}; run "
+                    f"the shorter one again with --count {max(own[0], first[0])}"
                 )
             if own != first:
                 raise DataError(f"{folder} and {whose} were made with other --data or versions; run one of them again")
@@ -204,7 +204,7 @@ def _readable(source: Path) -> Iterator[Any]:
 
 
 def whole_set(folder: Path) -> list[dict[str, Any]]:
-    """Return the manifest of a set that is complete. Errors: DataError where it is not, or of the line that is broken."""
+    """Return the manifest of a set that is complete. Errors: DataError where it is not, with the broken line."""
     from synth.errors import DataError
 
     if not (folder / MANIFEST).is_file() or not (folder / "dataset.json").is_file():

@@ -120,9 +120,7 @@ class Again:
         from synth.generator import Seed
 
         if row["model"].get("sha256") != self.sha256:
-            raise DataError(
-                f"case {row['case']} is of another model than those before; reproduce it by itself (--case)"
-            )
+            raise DataError(f"case {row['case']} is of another model than those before; give it alone by --case")
         seed = Seed(row["seed"], row["index"], row["attempt"])
         sample = next(self.generator.generate([self._ask(row)], seeds=[seed]))
         assert sample.mask is not None
@@ -204,7 +202,7 @@ class Again:
             raise DataError(f"{path} does not say how the set was sampled ({error!r}); copy it again") from error
 
     def _difference(self, row: dict[str, Any], files: dict[str, str], here: Any, software: str) -> tuple[str, bool]:
-        """Return the largest difference of the files, the environments where they differ, and whether those excuse it."""
+        """Return the largest difference of files, in what environments differ, and whether that excuses it."""
         import numpy as np
 
         from synth.errors import SynthError

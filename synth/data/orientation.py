@@ -13,6 +13,7 @@ from synth.errors import GeometryError
 from synth.volume import Volume
 
 _SAME_STEP = 1e-3
+_LINE = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,6 @@ def on_spacing(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
 
 def _steps(affine: np.ndarray, codes: Sequence[str]) -> tuple[float, ...]:
     """Return the steps of a volume along axes in the order of `codes`."""
-    lines = ("RL", "AP", "SI")
-    own = {
-        next(n for n, line in enumerate(lines) if code in line): axis for axis, code in enumerate(axis_codes(affine))
-    }
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return tuple(float(lengths[own[next(n for n, line in enumerate(lines) if code in line)]]) for code in codes)
+    along = {_LINE[code]: float(length) for code, length in zip(axis_codes(affine), lengths, strict=True)}
+    return tuple(along[_LINE[code]] for code in codes)
