@@ -82,7 +82,8 @@ def hand_over(how: "Merge") -> Iterator[str]:
         raise OutputError(f"{out} could not be completed; run the same command again")
     unseen = len({case for fold in folds for case in fold.val})
     yield f"{len(cases)} real and {len(chosen)} synthetic cases in {out}"
-    yield f"{len(folds)} folds validate on {unseen} real cases, of patients the model never saw; on no synthetic one"
+    many = "folds validate" if len(folds) > 1 else "fold validates"
+    yield f"{len(folds)} {many} on {unseen} real cases, of patients the model never saw, and on no synthetic one"
     if assumed:
         yield "each real case was taken as its own patient (assumed; --patients says otherwise)"
     yield from commands(how.into.resolve().name, out, folder, dims=len(lie.median), folds=len(folds))
