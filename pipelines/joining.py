@@ -58,7 +58,7 @@ def _one_request(shards: Sequence[Path]) -> bytes:
     """Return the ask that all shards share. Errors: DataError for a folder without, and for another ask."""
     from synth.errors import DataError
 
-    first: dict[str, Any] | None = None
+    first: dict[str, Any] = {}
     content = b""
     for folder in shards:
         path = folder / REQUEST
@@ -69,8 +69,8 @@ def _one_request(shards: Sequence[Path]) -> bytes:
             names = sorted(asked)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path} is broken ({error}); run the shard's `synth generate` again") from error
-        if first is None:
-            first, content = asked, path.read_bytes()
+        first = first if content else asked
+        content = content or path.read_bytes()
         differ = [name for name in sorted({*names, *first}) if asked.get(name) != first.get(name)]
         if differ:
             name = differ[0]

@@ -4,7 +4,9 @@ Every actor loads the model once and works with one thread; on GPUs each has one
 that is lost is begun again and its sample made anew, whose bytes are the same.
 """
 
+import contextlib
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -107,15 +109,18 @@ def _begin(ray: Any, address: str | None, workers: int) -> None:
     from pipelines.workers import cores
     from synth.errors import ConfigError
 
+    ours = signal.getsignal(signal.SIGTERM)  # ray takes it, and would end the command with another code
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     if address is None:
         here: dict[str, Any] = {"num_cpus": workers or cores(), "object_store_memory": _STORE_BYTES}
         ray.init(address="local", include_dashboard=False, **here, **common)
-        return
-    try:
-        ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"--address {address!r} answers to no Ray ({_last_line(error)}); check it") from error
+    else:
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"--address {address!r} answers to no Ray ({_last_line(error)}); check it") from error
+    with contextlib.suppress(ValueError):  # another thread than the main one: the caller owns the signals
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _leave_with_the_node() -> None:

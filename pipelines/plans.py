@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipelines.generate import LARGEST_COUNT
 from synth.sample import AttributeValue
@@ -18,7 +18,8 @@ OWN = ("count", "text", "mask")
 """Columns that are no attributes."""
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """One row of a plan: where it stands, how many samples it asks for, and what of each; None: nothing is said."""
 
     place: str

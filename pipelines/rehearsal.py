@@ -32,6 +32,7 @@ def measure(worker: "Worker", index: int) -> Measured:
 
     with tempfile.TemporaryDirectory(prefix="synth-dry-run-") as scratch:
         trial = worker.into(Path(scratch))
+        seconds = 0.0
         for _ in range(2):
             started = time.perf_counter()
             trial.make(index)

@@ -56,6 +56,7 @@ def _nothing(job: object) -> None:
     del job
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes_whoever_dies(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     """A Ray of this machine, one of whose actors is killed as it works: its sample is made anew."""
     pytest.importorskip("ray")
@@ -240,8 +241,8 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_loses_nothing(
     assert generate(model, out, "--count", 4) == 0 and content(out) == whole
 
 
-def _damage(path: str, data: bytes) -> Callable[[Path], None]:
-    return lambda out: (out / path).write_bytes(data) and None
+def _damage(path: str, data: bytes) -> Callable[[Path], object]:
+    return lambda out: (out / path).write_bytes(data)
 
 
 HALF: dict[str, Callable[[Path], object]] = {
