@@ -50,6 +50,8 @@ def run_on_slurm(command: "Generate", shards: int, said: Callable[[int], None]) 
     given = parameters(command.slurm)
     logs = command.out.with_name(f"{command.out.name}.jobs")
     cluster = given.pop("cluster", "slurm")
+    if cluster not in ("slurm", "local"):  # submitit's third, debug, asks at a prompt
+        raise ConfigError(f"--slurm cluster is {cluster!r}; give slurm, or local for jobs on this machine")
     own: dict[str, Any] = {"name": "synth", "timeout_min": 60 * _HOURS, "cpus_per_task": 1}
     if cluster == "slurm":
         own["slurm_array_parallelism"] = shards

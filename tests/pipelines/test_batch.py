@@ -129,12 +129,19 @@ def test_a_job_that_fails_and_wrong_parameters_are_told(
     pytest.importorskip("submitit")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept")
-    debug = ["--engine", "slurm", "--workers", 1, "--slurm"]
-    assert generate(model, tmp_path / "out", "--count", 1, *debug, "cluster=debug") == 2
-    assert "is not empty; give another --out" in refused(capsys)
-    for wrong, words in (("nodes", "write each name=value once"), ("colour=red", "submitit refuses the jobs")):
-        assert generate(model, tmp_path / "other", "--count", 1, *debug, wrong, "--slurm", "cluster=debug") == 2
+    jobs = ["--engine", "slurm", "--workers", 1, "--slurm", "cluster=local"]
+    assert generate(model, tmp_path / "out", "--count", 1, *jobs) == 2
+    told = refused(capsys)
+    assert "(shard 0/1) failed: " in told and "is not empty; give another --out; its log is in" in told
+    for wrong, words in (
+        ("nodes", "write each name=value once"),
+        ("cluster=slurm", "write each name=value once"),
+        ("colour=red", "submitit refuses the jobs"),
+    ):
+        assert generate(model, tmp_path / "other", "--count", 1, *jobs, "--slurm", wrong) == 2
         assert words in refused(capsys)
+    assert generate(model, tmp_path / "other", "--count", 1, *jobs[:-1], "cluster=debug") == 2
+    assert "give slurm, or local" in refused(capsys)
 
 
 def test_a_requeued_job_is_the_same_shard(model: Path, tmp_path: Path) -> None:
