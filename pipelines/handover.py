@@ -122,7 +122,8 @@ def _writer(out: Path, real: "Dataset", made: "Dataset") -> tuple["DatasetWriter
             f"the set has no label {', '.join(lacking[:_SHOWN])}: synthetic masks call it background",
             file=sys.stderr,
         )
-    as_stored = real.layout == "nnU-Net"
+    files = [path for case in real.cases for path in (*case.images, case.mask) if path is not None]
+    as_stored = real.layout == "nnU-Net" and all(path.name.endswith(real.file_ending) for path in files)
     writer = DatasetWriter(
         out,
         name=out.name,
