@@ -100,7 +100,7 @@ class Generate:
         from pipelines.engines import made
         from pipelines.progress import progress
         from pipelines.records import ShardNote, finish_set, note_path
-        from pipelines.workers import alone
+        from pipelines.workers import alone, only_one
 
         shard, shards = which
         self.out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,8 @@ class Generate:
             if todo:  # without dataset.json, an unfinished folder is not taken for a dataset; nor is the shard done
                 (self.out / "dataset.json").unlink(missing_ok=True)
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
-        with progress("samples", len(todo)) as bar:
+        held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
+        with held, progress("samples", len(todo)) as bar:
             for _ in made(worker, todo, self):
                 bar.advance()
         with alone(self.out):

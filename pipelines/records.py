@@ -160,12 +160,10 @@ def read_notes(out: Path) -> list[ShardNote]:
     return notes
 
 
-def finish_set(
-    out: Path, facts: SetFacts, seen: "Seen | None", count: int, validation: Iterable[str] = (), *, told: bool = True
-) -> None:
+def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, validation: Iterable[str] = ()) -> None:
     """Write manifest.jsonl and dataset.json from the records, and what the set says of patients; notes go.
 
-    told   say on standard error where samples were made in several numeric environments
+    Standard error is told where samples were made in several numeric environments.
     """
     import sys
 
@@ -186,7 +184,7 @@ def finish_set(
     facts.writer(out).finish(count)
     for path in out.glob("shard-*-of-*.json"):
         path.unlink(missing_ok=True)
-    if told and len(places) > 1:
+    if len(places) > 1:
         print(
             f"samples were made in {len(places)} numeric environments (torch, CPU, device; see manifest.jsonl): "
             "equal bytes hold within one",

@@ -108,3 +108,32 @@ def alone(folder: Path) -> Iterator[None]:
     finally:
         if held is not None:
             os.close(held)
+
+
+@contextlib.contextmanager
+def only_one(path: Path, number: int, what: str) -> Iterator[None]:
+    """Hold a file's byte `number` for this process, so that two commands do not write the same samples at once.
+
+    Where the system or the disk knows no such lock, nothing is held. Errors: OutputError where another process holds it.
+    """
+    import errno
+
+    from synth.errors import OutputError
+
+    held = None
+    try:
+        import fcntl
+
+        held = path.open("r+b")
+        fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+    except ImportError:
+        pass
+    except OSError as error:
+        if held is not None and error.errno in (errno.EACCES, errno.EAGAIN):
+            held.close()
+            raise OutputError(f"another process is making {what}; wait for its end, or end it") from error
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.close()

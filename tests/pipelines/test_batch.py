@@ -287,6 +287,38 @@ def test_a_broken_request_and_another_one_are_refused(
     assert "request.json is broken" in refused(capsys)
 
 
+def test_two_commands_do_not_make_one_shard_at_once(
+    model: Path, whole: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fcntl")
+    out = tmp_path / "out"
+    assert generate(model, out, "--count", 1) == 0
+    holds = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 0); print(1, flush=True)"
+    line = [sys.executable, "-c", f"{holds}; sys.stdin.read()", str(out / "request.json")]
+    other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"1\n"
+        assert generate(model, out, "--count", 4) == 2
+        assert f"another process is making shard 0/1 of {out}" in refused(capsys)
+        assert generate(model, out, "--count", 4, "--shard", "1/2") == 0
+    finally:
+        other.communicate()
+    assert generate(model, out, "--count", 4) == 0 and content(out) == whole
+
+
+def test_samples_of_several_environments_are_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(model, tmp_path / "out", "--count", 2) == 0
+    assert "environments" not in capsys.readouterr().err
+    record = tmp_path / "out" / "records" / "syn_00001.json"
+    row = json.loads(record.read_text())
+    record.write_text(json.dumps({**row, "environment": {**row["environment"], "torch": "1.0"}}))
+    assert generate(model, tmp_path / "out", "--count", 3) == 0
+    assert "made in 2 numeric environments" in capsys.readouterr().err
+
+
 def test_sets_of_before_plans_go_on(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert generate(model, out, "--count", 2) == 0
