@@ -114,7 +114,7 @@ def alone(folder: Path) -> Iterator[None]:
 def only_one(path: Path, number: int, what: str) -> Iterator[None]:
     """Hold a file's byte `number` for this process, so that two commands do not write the same samples at once.
 
-    Where the system or the disk knows no such lock, nothing is held. Errors: OutputError where another process holds it.
+    Where the system or the disk knows no such lock, nothing is held. Errors: OutputError where it is held already.
     """
     import errno
 
