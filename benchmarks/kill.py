@@ -7,29 +7,37 @@ included; a training run without times (timing.jsonl, TensorBoard). A set that e
 compared and begun anew.
 """
 
-import hashlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 
+from benchmarks.killing import (
+    POLL_S,
+    ROOT,
+    Kill,
+    Outcome,
+    Whole,
+    begin,
+    below,
+    digests,
+    end,
+    strike,
+    title,
+)
 from pipelines.configs import config_path
 from synth.generator import environment, load, software
 
-ROOT = Path(__file__).parents[1]
-_TIMES = ("timing.jsonl", "tensorboard")
-_POLL_S = 0.02
 _STAGES = ("image/codec", "mask/codec", "mask/flow", "image/flow")
 _SMALL = (
     *(f"{part}.codec_training.fit.{name}" for part in ("image", "mask") for name in ("steps=12", "checkpoint_every=3")),
@@ -58,105 +66,15 @@ class Options:
     count: int = 8
     """Samples of each set."""
     steps: int = 2
-    kills: int = 10
-    """Kills of `generate` with one worker; half as many with two, and of each shard."""
+    kills: int = 20
+    """Kills of `generate` with one worker; three quarters with two and on Ray, half of shards in one folder and of
+    three shards in folders of their own."""
+    actors: int = 3
+    """Ray actors killed while their run goes on; 0 with no Ray at all."""
     train_kills: int = 5
     subjects: int = 6
     seed: int = 0
     """Of the moments."""
-
-
-@dataclass(frozen=True)
-class Whole:
-    """An uninterrupted run: its files, and how long it took. Moments of kills are drawn over that time."""
-
-    files: Mapping[str, str]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Kill:
-    """One kill of a live process group: seconds after its start, and what it was doing."""
-
-    after_s: float
-    stage: str
-
-
-@dataclass
-class Outcome:
-    """What a command came to: kills that hit, starts, sets completed and the files that differ."""
-
-    command: str
-    kills: list[Kill] = field(default_factory=list)
-    starts: int = 0
-    completed: int = 0
-    files: int = 0
-    differs: list[str] = field(default_factory=list)
-
-    def compare(self, whole: Mapping[str, str], folder: Path) -> None:
-        """Note each file that is not the uninterrupted run's."""
-        own = digests(folder)
-        self.completed += 1
-        self.files = len(own)
-        self.differs += sorted(name for name in {*whole, *own} if whole.get(name) != own.get(name))
-
-    def plain(self) -> dict[str, object]:
-        """Return the outcome as JSON takes it."""
-        stages = sorted({kill.stage for kill in self.kills})
-        return {
-            "command": self.command,
-            "kills_of_live_processes": len(self.kills),
-            "stages_hit": {stage: sum(kill.stage == stage for kill in self.kills) for stage in stages},
-            "after_s": [kill.after_s for kill in self.kills],
-            "starts": self.starts,
-            "completed": self.completed,
-            "files": self.files,
-            "equal": not self.differs,
-            "differs": sorted(set(self.differs)),
-        }
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return {relative path: sha256} of every file, hidden ones too, but times."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not set(_TIMES) & set(path.relative_to(folder).parts)
-    }
-
-
-def begin(line: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a verb in its own process group, one thread a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *line],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    """Wait for a command that must do its work."""
-    _, said = child.communicate()
-    if child.returncode:
-        raise RuntimeError(f"{child.args} ended with {child.returncode}: {said.decode()}")
-
-
-def strike(child: subprocess.Popen[bytes], due: Callable[[float], bool], stage: Callable[[], str]) -> Kill | None:
-    """Kill the group of `child` once `due` (seconds since its start) says so; None where it had ended before."""
-    started = time.monotonic()
-    while child.poll() is None:
-        after = time.monotonic() - started
-        if due(after):
-            seen = stage()
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            return Kill(round(after, 2), seen) if child.returncode == -signal.SIGKILL else None
-        time.sleep(_POLL_S)
-    end(child)
-    return None
 
 
 def generate_stage(out: Path) -> str:
@@ -217,6 +135,57 @@ def killed_shards(options: Options, line: Sequence[str], whole: Whole, kills: in
             shutil.rmtree(out)
 
 
+def killed_merge(options: Options, line: Sequence[str], whole: Whole, kills: int) -> Outcome:
+    """Run three shards at once into folders of their own, kill each at random moments, then merge, killed once too."""
+    moments, out = random.Random(f"{options.seed} merge"), options.work / "merged"
+    outcome = Outcome(f"synth generate {' '.join(line)} --shard i/3 into three folders at once, then synth merge")
+    folders = [options.work / f"shard{shard}" for shard in range(3)]
+    for folder in (*folders, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    lines = [["generate", *line, "--shard", f"{n}/3", "--out", str(folder)] for n, folder in enumerate(folders)]
+    while True:
+        left = kills - len(outcome.kills)
+        children = [begin(shard) for shard in lines]
+        outcome.starts += 3
+        for child, folder in zip(children, folders, strict=True):
+            at = moments.uniform(0.0, whole.seconds / 2) if left > 0 else float("inf")
+            kill = strike(child, lambda after, at=at: after > at, lambda folder=folder: generate_stage(folder))
+            outcome.kills += [kill] if kill is not None else []
+        if any(child.returncode for child in children):
+            continue
+        join = ["merge", *map(str, folders), "--out", str(out)]
+        first = strike(begin(join), lambda after: any(out.glob("records/*.json")), lambda: "merging")
+        outcome.kills += [first] if first is not None else []
+        end(begin(join))
+        outcome.starts += 2
+        outcome.compare(whole.files, out)
+        for folder in (*folders, out):
+            shutil.rmtree(folder)
+        if kills <= len(outcome.kills):
+            return outcome
+
+
+def killed_actors(options: Options, line: Sequence[str], whole: Whole) -> Outcome:
+    """Kill one actor of each of some Ray runs as it works; every run must end by itself, in the same bytes."""
+    moments, out = random.Random(f"{options.seed} actors"), options.work / "actors"
+    outcome = Outcome(f"synth generate {' '.join(line)}, an actor killed")
+    while len(outcome.kills) < options.actors:
+        shutil.rmtree(out, ignore_errors=True)
+        child, started = begin(["generate", *line, "--out", str(out)]), time.monotonic()
+        outcome.starts += 1
+        wanted = moments.randrange(0, options.count // 2)
+        while child.poll() is None:
+            actors = [pid for pid in below(child.pid) if "Maker" in title(pid)]
+            if actors and len(list(out.glob("records/*.json"))) >= wanted:
+                os.kill(moments.choice(actors), signal.SIGKILL)
+                outcome.kills.append(Kill(round(time.monotonic() - started, 2), "an actor"))
+                break
+            time.sleep(POLL_S)
+        end(child)
+        outcome.compare(whole.files, out)
+    return outcome
+
+
 def killed_train(
     options: Options, line: Sequence[str], whole: Mapping[str, str], spans: Mapping[str, float]
 ) -> Outcome:
@@ -252,7 +221,7 @@ def timed_train(line: Sequence[str], out: Path) -> dict[str, float]:
         now, stage = time.monotonic(), train_stage(out)
         spans[stage] = spans.get(stage, 0.0) + now - last
         last = now
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     end(child)
     return {stage: round(seconds, 2) for stage, seconds in spans.items()}
 
@@ -269,12 +238,21 @@ def measure_generate(options: Options) -> dict[str, object]:
     started = time.monotonic()
     end(begin(["generate", *line, "1", "--out", str(options.work / "whole")]))
     whole = Whole(digests(options.work / "whole"), time.monotonic() - started)
-    half = -(-options.kills // 2)
+    half, most = -(-options.kills // 2), -(-options.kills * 3 // 4)
     outcomes = {
         "one worker": killed_generate(options, "one", [*line, "1"], whole, options.kills),
-        "two workers": killed_generate(options, "two", [*line, "2"], whole, half),
+        "two workers": killed_generate(options, "two", [*line, "2"], whole, most),
         "two shards": killed_shards(options, [*line, "1"], whole, half),
+        "three shards, merged": killed_merge(options, [*line, "1"], whole, half),
     }
+    if options.actors:
+        on_ray = [*line, "2", "--engine", "ray"]
+        shutil.rmtree(options.work / "whole-ray", ignore_errors=True)
+        started = time.monotonic()
+        end(begin(["generate", *on_ray, "--out", str(options.work / "whole-ray")]))
+        lasted = Whole(whole.files, time.monotonic() - started)
+        outcomes["ray"] = killed_generate(options, "ray", on_ray, lasted, most)
+        outcomes["ray, actors alone"] = killed_actors(options, on_ray, whole)
     plain = {name: outcome.plain() for name, outcome in outcomes.items()}
     return {
         "model_sha256": found.model.sha256,
@@ -304,6 +282,7 @@ def main(options: Options) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     result = {
         "command": f"python -m benchmarks.kill WORK {options.out} --kills {options.kills} "
+        f"--actors {options.actors} --count {options.count} --steps {options.steps} "
         f"--train-kills {options.train_kills} --seed {options.seed}",
         "environment": environment(torch.device("cpu")),
         "software": software(),

@@ -21,6 +21,8 @@ VERBS = {
     "prepare": "a labelled dataset -> patient-level splits, working arrays, a plan",
     "train": "every stage of a recipe; ends in a model folder",
     "generate": "paired image-mask volumes from a model",
+    "merge": "shards of a set joined, or a set put into a real dataset for nnU-Net",
+    "reproduce": "samples of a set made again and compared",
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",
     "evaluate": "judge a synthetic set against real data",
     "release": "copy the samples that a report lets go, its verdict bound to them",
@@ -31,7 +33,7 @@ _UNUSABLE = (
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LEAST: Mapping[str, int] = {"count": 1, "steps": 1, "seed": 0, "workers": 0}
+_LEAST: Mapping[str, int] = {"count": 1, "steps": 1, "seed": 0, "workers": 0, "batch": 0}
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 OUR_FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

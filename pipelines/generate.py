@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from synth.sampler import SamplerName
 
 if TYPE_CHECKING:
+    from pipelines.asks import Job
+    from pipelines.plans import Plan
     from pipelines.samples import Worker
 
 LARGEST_COUNT = 1_000_000
@@ -28,16 +30,18 @@ class Generate:
     """A model folder, or the name of a bundled model."""
     out: Path
     """Folder to write."""
-    count: int
-    """Number of samples in all."""
+    count: int | None = None
+    """Number of samples in all; a plan says it itself."""
+    plan: Path | None = None
+    """A .csv or .jsonl with a row for so many samples: count, text, mask (a file of --masks), attributes by name."""
     masks: Path | None = None
     """Masks to follow, in turn: a dataset in any layout, or a folder of volumes. Without it masks are made first."""
     text: str | None = None
     """What the images should show, in words."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Attributes, name=value (repeatable)."""
-    spread: str | None = None
-    """A categorical attribute whose levels the samples take in turn."""
+    spread: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An attribute in balance (repeatable): combinations of levels in turn, numbers in strata of their range."""
     seed: int = 0
     """Sample i has the seed (SEED, i, attempt)."""
     steps: int | None = None
@@ -51,7 +55,17 @@ class Generate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
     workers: int = 0
-    """Processes of one thread each; 0 = one a core, one in all on a GPU."""
+    """Processes of one thread each; 0 = one a core, one in all on a GPU. With slurm: jobs of one process each."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """Where workers run: this machine, a Ray cluster, or a SLURM job array."""
+    address: str | None = None
+    """Of the Ray cluster; one is begun on this machine otherwise."""
+    slurm: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """name=value for submitit (repeatable), such as slurm_partition=gpu or timeout_min=240."""
+    batch: int = 0
+    """Samples handed to each worker at once, 0 = chosen; it changes no byte."""
+    dry_run: bool = False
+    """Make one sample, say time, disk and memory of the whole, and write nothing."""
     data: Path | None = None
     """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
     shard: str = "0/1"
@@ -59,15 +73,82 @@ class Generate:
 
     def run(self) -> int:
         """Write what is missing; nothing is written where the ask or a mask is wrong."""
-        from pipelines.machine import device_of
-        from pipelines.progress import progress
-        from pipelines.samples import Job, Worker, made, mask_files
+        from pipelines.samples import Worker
         from pipelines.sidecars import validation_of
-        from pipelines.workers import alone, workers_on
 
         self._check_numbers()
         shard, shards = self._shard()
-        job = Job(
+        plan = self._plan()
+        count = self.count or (plan.count if plan is not None else 0)
+        job = self._job(plan)
+        worker = Worker(job)
+        worker.check(count)
+        masks = worker.asks.mask_digests() if self.data is not None else ()
+        validation = validation_of(self.data, worker.generator.model.seen, self.model, masks)
+        if self.dry_run:
+            from pipelines.rehearsal import rehearse
+
+            self._refuse_others(worker, count)
+            rehearse(worker, [index for index in range(shard, count, shards) if index not in worker.finished()], self)
+            return 0
+        if self.engine == "slurm":
+            return self._launch(count)
+        return self._make(worker, count, (shard, shards), validation)
+
+    def _make(self, worker: "Worker", count: int, which: tuple[int, int], validation: tuple[str, ...]) -> int:
+        """Make what is missing of a shard, and end the set once every shard is done."""
+        from pipelines.engines import made
+        from pipelines.progress import progress
+        from pipelines.records import ShardNote, finish_set, note_path
+        from pipelines.workers import alone, only_one
+
+        shard, shards = which
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            self._claim(worker, count)
+            done = worker.finished()
+            todo = [index for index in range(shard, count, shards) if index not in done]
+            if todo:  # without dataset.json, an unfinished folder is not taken for a dataset; nor is the shard done
+                (self.out / "dataset.json").unlink(missing_ok=True)
+                note_path(self.out, shard, shards).unlink(missing_ok=True)
+        held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
+        with held, progress("samples", len(todo)) as bar:
+            for _ in made(worker, todo, self):
+                bar.advance()
+        with alone(self.out):
+            missing = len(set(range(count)) - worker.finished())
+            if missing:
+                note = ShardNote(shard=shard, shards=shards, count=count, validation=validation, facts=worker.facts)
+                worker.write_seen()
+                note.write(self.out)
+            else:
+                finish_set(self.out, worker.facts, worker.generator.model.seen, count, validation)
+        if missing:
+            print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
+        else:
+            print(f"{count} samples in {self.out}{worker.seams(count)}")
+        return 0
+
+    def _launch(self, count: int) -> int:
+        """Run the command as a job array, then say what came of it."""
+        from pipelines.on_slurm import run_on_slurm
+        from pipelines.progress import progress
+        from synth.errors import ConfigError
+
+        if self.workers < 1 or self.shard != "0/1":
+            raise ConfigError("--engine slurm makes the shards itself: give --workers, how many jobs, and no --shard")
+        with progress("jobs", self.workers) as bar:
+            run_on_slurm(self, self.workers, bar.advance)
+        print(f"{count} samples in {self.out}")
+        return 0
+
+    def _job(self, plan: "Plan | None") -> "Job":
+        from pipelines.asks import Job, mask_files
+        from pipelines.machine import device_of
+
+        # a login node says nothing of the nodes that jobs run on
+        device = "cpu" if self.engine == "slurm" else str(device_of(self.device))
+        return Job(
             model=self.model,
             out=str(self.out),
             text=self.text,
@@ -77,33 +158,20 @@ class Generate:
             steps=self.steps,
             sampler=self.sampler,
             guidance=self.guidance,
-            window=self._window(),
+            window=parsed_window(self.window),
             masks=mask_files(self.masks),
-            device=str(device_of(self.device)),
+            plan=plan,
+            device=device,
         )
-        worker = Worker(job)
-        worker.check(self.count)
-        masks = worker.mask_digests() if self.data is not None else ()
-        validation = validation_of(self.data, worker.generator.model.seen, self.model, masks)
-        self.out.mkdir(parents=True, exist_ok=True)
-        with alone(self.out):
-            self._claim(worker)
-            done = worker.finished()
-            todo = [index for index in range(shard, self.count, shards) if index not in done]
-            if todo:  # without dataset.json, an unfinished folder is not taken for a dataset
-                (self.out / "dataset.json").unlink(missing_ok=True)
-        with progress("samples", len(todo)) as bar:
-            for _ in made(job, worker, todo, min(self.workers or workers_on(job.device), max(len(todo), 1))):
-                bar.advance()
-        with alone(self.out):
-            missing = len(set(range(self.count)) - worker.finished())
-            if not missing:
-                worker.finish(self.count, validation)
-        if missing:
-            print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
-        else:
-            print(f"{self.count} samples in {self.out}{worker.seams(self.count)}")
-        return 0
+
+    def _plan(self) -> "Plan | None":
+        """Return the plan. Errors: ConfigError unless either it or --count says how many; DataError for its rows."""
+        from pipelines.plans import read_plan
+        from synth.errors import ConfigError
+
+        if (self.plan is None) == (self.count is None):
+            raise ConfigError("give --count, the number of samples, or --plan, whose rows say it; not both")
+        return None if self.plan is None else read_plan(self.plan)
 
     def _check_numbers(self) -> None:
         """Errors: ConfigError for a number out of range."""
@@ -115,15 +183,9 @@ class Generate:
                 raise ConfigError(f"--{name} is {value}; give {least} to {most}")
         if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:  # refuses nan too
             raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
-
-    def _window(self) -> tuple[int, ...] | None:
-        from synth.errors import ConfigError
-
-        if self.window is None:
-            return None
-        if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4}){1,2}", self.window):
-            raise ConfigError(f"--window is {self.window!r}; write latent voxels along each axis, such as 16,16,8")
-        return tuple(int(part) for part in self.window.split(","))
+        for name, engine in (("address", "ray"), ("slurm", "slurm")):
+            if getattr(self, name) and self.engine != engine:
+                raise ConfigError(f"--{name} is for --engine {engine}; add that or leave --{name} out")
 
     def _shard(self) -> tuple[int, int]:
         from synth.errors import ConfigError
@@ -133,35 +195,67 @@ class Generate:
             raise ConfigError(f"--shard is {self.shard!r}; write i/n with i from 0 to n - 1")
         return int(parts[1]), int(parts[2])
 
-    def _claim(self, worker: "Worker") -> None:
-        """Keep the ask beside the output: an equal one goes on, another one or one for fewer samples is refused."""
+    def _claim(self, worker: "Worker", count: int) -> None:
+        """Keep the ask beside the output; one that goes on with a longer plan takes its place."""
+        import json
+
+        from synth.io import write_bytes
+
+        if not self._refuse_others(worker, count):
+            asked = json.dumps(worker.request(), sort_keys=True, indent=1) + "\n"
+            write_bytes(self.out / "request.json", asked.encode())
+
+    def _refuse_others(self, worker: "Worker", count: int) -> bool:
+        """Return True where the output holds this very ask. Errors: OutputError for another, or for fewer samples."""
         import json
 
         from synth.errors import OutputError
-        from synth.io import write_bytes
 
-        asked = worker.request()
         path = self.out / "request.json"
         if not path.is_file():
             # a kill while the ask was written leaves its draft, which is no result
-            if any(found.name != f".{path.name}.partial" for found in self.out.iterdir()):
+            if self.out.is_dir() and any(found.name != f".{path.name}.partial" for found in self.out.iterdir()):
                 raise OutputError(f"{self.out} is not empty; give another --out")
-            write_bytes(path, (json.dumps(asked, sort_keys=True, indent=1) + "\n").encode())
-            return
+            return False
+        asked = worker.request()
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             before.setdefault("device", "cpu")  # sets of before could have no other
             differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
         except (OSError, ValueError, AttributeError) as error:
             raise OutputError(f"{path} is broken ({error}); give another --out") from error
+        longer = "plan" in differ and worker.asks.extends(before.get("plan"))
+        if longer:
+            differ.remove("plan")
         if differ:
             name = differ[0]
+            if name == "plan" and before.get(name) and asked[name]:
+                raise OutputError(
+                    f"{self.out} was begun with another plan; give that one, with rows added at its end at most, "
+                    "or another --out"
+                )
             raise OutputError(
                 f"{self.out} was begun with {name} = {before.get(name)}, now it is {asked[name]}; give another --out"
             )
         beyond = max(worker.finished(), default=-1) + 1
-        if beyond > self.count:
+        if beyond > count:
             raise OutputError(
-                f"{self.out} holds samples up to {beyond}, --count is {self.count}; give --count {beyond} or more, "
+                f"{self.out} holds samples up to {beyond}, --count is {count}; give --count {beyond} or more, "
                 "or another --out"
             )
+        return not longer
+
+
+def parsed_window(text: str | None) -> tuple[int, ...] | None:
+    """Return latent voxels along each axis. Errors: ConfigError.
+
+    >>> parsed_window("16,16,8")
+    (16, 16, 8)
+    """
+    from synth.errors import ConfigError
+
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4}){1,2}", text):
+        raise ConfigError(f"--window is {text!r}; write latent voxels along each axis, such as 16,16,8")
+    return tuple(int(part) for part in text.split(","))

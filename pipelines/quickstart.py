@@ -29,7 +29,7 @@ class Quickstart:
 
         dataset, report_folder = self.out / "dataset", self.out / "report"
         asked = {"seed": self.seed, "workers": self.workers, "device": self.device}
-        Generate(model=MODEL, out=dataset, count=COUNT, spread="contrast", **asked).run()
+        Generate(model=MODEL, out=dataset, count=COUNT, spread=("contrast",), **asked).run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))

@@ -23,14 +23,22 @@ def workers_on(device: str) -> int:
 
 
 def run_all(
-    work: Callable[[int], Result], items: Sequence[int], *, workers: int, start: Callable[..., None], job: Any
+    work: Callable[[int], Result],
+    items: Sequence[int],
+    *,
+    workers: int,
+    start: Callable[..., None],
+    job: Any,
+    ahead: int = _AHEAD,
 ) -> Iterator[Result]:
     """Yield `work(item)` of every item, in order, from processes that `start(job)` begins.
 
+    ahead   items handed out at once, however many there are: memory does not grow with them
     Errors: SynthError where a process was ended from outside, as a system short of memory does.
     """
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from collections import deque
+    from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
     from synth.errors import SynthError
@@ -40,11 +48,14 @@ def run_all(
     before = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
         try:
-            ahead = max(_AHEAD, workers)  # processes begin as items come
-            for first in range(0, len(items), ahead):
-                # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
-                for future in [pool.submit(work, item) for item in items[first : first + ahead]]:
-                    yield future.result()
+            # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
+            handed: deque[Future[Result]] = deque()
+            for item in items:  # processes begin as items come
+                handed.append(pool.submit(work, item))
+                if len(handed) >= max(ahead, workers):
+                    yield handed.popleft().result()
+            while handed:
+                yield handed.popleft().result()
         except BrokenProcessPool as error:
             # the pool has told the others to terminate, which they do not hear, and waits for their end
             for worker in multiprocessing.active_children():
@@ -97,3 +108,32 @@ def alone(folder: Path) -> Iterator[None]:
     finally:
         if held is not None:
             os.close(held)
+
+
+@contextlib.contextmanager
+def only_one(path: Path, number: int, what: str) -> Iterator[None]:
+    """Hold a file's byte `number` for this process, so that two commands do not write the same samples at once.
+
+    Where the system or the disk knows no such lock, nothing is held. Errors: OutputError where it is held already.
+    """
+    import errno
+
+    from synth.errors import OutputError
+
+    held = None
+    try:
+        import fcntl
+
+        held = path.open("r+b")
+        fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+    except ImportError:
+        pass
+    except OSError as error:
+        if held is not None and error.errno in (errno.EACCES, errno.EAGAIN):
+            held.close()
+            raise OutputError(f"another process is making {what}; wait for its end, or end it") from error
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.close()

@@ -142,6 +142,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     _swap_in(path, lambda draft: _pour([content], draft))
 
 
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Write bytes atomically as they come, without holding them all. Errors: as `write_bytes`."""
+    _swap_in(path, lambda draft: _pour(lines, draft))
+
+
 def is_series(path: Path) -> bool:
     """True for what can only be DICOM: a folder, a DICOMDIR, a .dcm file."""
     if path.is_dir():
@@ -199,7 +204,7 @@ def _whole(data: np.ndarray, path: Path) -> np.ndarray:
     return rounded.astype(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))))
 
 
-def _pour(pieces: Iterable[bytes | memoryview], draft: Path) -> None:
+def _pour(pieces: Iterable[bytes] | Iterable[bytes | memoryview], draft: Path) -> None:
     with draft.open("wb") as file:
         file.writelines(pieces)
 

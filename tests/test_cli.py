@@ -194,7 +194,8 @@ def refusal(source: Path, capsys: pytest.CaptureFixture[str]) -> str:
         (["--count", "1", "--set", "kind=z"], "kind"),
         (["--count", "1", "--shard", "2/2"], "shard"),
         (["--count", "1", "--masks", "/nonexistent"], "nonexistent"),
-        (["--count", "1", "--spread", "size"], "spread"),
+        (["--count", "1", "--spread", "colour"], "spread"),
+        ([], "give --count"),
     ],
 )
 def test_bad_asks(

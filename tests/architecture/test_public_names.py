@@ -56,7 +56,10 @@ PUBLIC = {
         "pool",
     ],
 }
-VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "release", "train"]
+VERBS = [
+    *("bench", "cohort", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "release", "reproduce"),
+    "train",
+]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
 

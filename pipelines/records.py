@@ -1,0 +1,192 @@
+"""What a set says of its samples: a record each, the manifest of all, and notes of shards that are done. No model."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synth.data.seen import Seen
+    from synth.formats.nnunet import DatasetWriter
+
+MANIFEST, REQUEST = "manifest.jsonl", "request.json"
+_CASE = re.compile(r"syn_([0-9]{5,})")
+
+
+def case_name(index: int) -> str:
+    """Return the id of sample `index`.
+
+    >>> case_name(7)
+    'syn_00007'
+    """
+    return f"syn_{index:05d}"
+
+
+def record_path(out: Path, index: int) -> Path:
+    """Return where the record of a finished sample lies."""
+    return out / "records" / f"{case_name(index)}.json"
+
+
+def recorded(out: Path) -> Iterator[int]:
+    """Yield the indices of the records of a folder, whatever they hold."""
+    names = (path.stem for path in (out / "records").glob("*.json"))
+    yield from sorted(int(match[1]) for match in map(_CASE.fullmatch, names) if match)
+
+
+def read_record(path: Path, index: int) -> dict[str, Any]:
+    """Return a record. Errors: DataError where it is broken or another sample's."""
+    from synth.errors import DataError
+
+    try:
+        row = _row(path.read_text(encoding="utf-8"))
+        if row["index"] != index:
+            raise ValueError(f"it is of sample {row['index']}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is broken ({error}); run the shard's `synth generate` again") from error
+    return row
+
+
+def whole_record(out: Path, index: int) -> bool:
+    """True where the record of a sample is whole and its files are there: a cut of power may leave empty ones."""
+    from synth.errors import DataError
+
+    try:
+        row = read_record(record_path(out, index), index)
+        return all((out / path).stat().st_size > 0 for path in row["files"])
+    except (DataError, OSError):
+        return False
+
+
+def manifest_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a manifest, one at a time. Errors: DataError with the line that is broken."""
+    from synth.errors import DataError
+
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield _row(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(
+                        f"{path} line {number} is broken ({error}); run the `synth generate` of the set again"
+                    ) from error
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; give the manifest.jsonl of a generated set") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run the `synth generate` of the set again") from error
+
+
+def _row(text: str) -> dict[str, Any]:
+    """Return a row. Errors: ValueError where something of it is missing."""
+    row = json.loads(text)
+    if not isinstance(row, dict):
+        raise ValueError("it is no object")
+    kinds = {"case": str, "index": int, "seed": int, "attempt": int, "model": dict, "condition": dict, "files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind):
+            raise ValueError(f"{name!r} is missing or of another kind")
+    for path, digest in row["files"].items():
+        if Path(path).is_absolute() or ".." in Path(path).parts or not isinstance(digest, str):
+            raise ValueError(f"file {path!r} is no file of the set")
+    return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFacts:
+    """What the dataset of a set is called and holds; `writer` writes it."""
+
+    name: str
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]
+    file_ending: str
+    extra: Mapping[str, object]
+
+    def writer(self, out: Path) -> "DatasetWriter":
+        """Return what writes samples into `out`."""
+        from synth.formats.nnunet import DatasetWriter
+
+        return DatasetWriter(
+            out,
+            name=self.name,
+            channels=self.channels,
+            labels=self.labels,
+            file_ending=self.file_ending,
+            extra=self.extra,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardNote:
+    """What a shard that is done says, so that shards of separate folders can be joined without the model.
+
+    count   samples of the whole set      validation   real cases to validate on
+    """
+
+    shard: int
+    shards: int
+    count: int
+    validation: tuple[str, ...]
+    facts: SetFacts
+
+    def write(self, out: Path) -> None:
+        """Write the note into the shard's folder."""
+        from synth.config import plain
+        from synth.io import write_bytes
+
+        write_bytes(note_path(out, self.shard, self.shards), (json.dumps(plain(self), sort_keys=True) + "\n").encode())
+
+
+def note_path(out: Path, shard: int, shards: int) -> Path:
+    """Return where a shard says that it is done, as long as the set is not."""
+    return out / f"shard-{shard}-of-{shards}.json"
+
+
+def read_notes(out: Path) -> list[ShardNote]:
+    """Return the notes of the shards that are done in a folder. Errors: DataError for a broken one."""
+    from synth.errors import DataError
+
+    notes = []
+    for path in sorted(out.glob("shard-*-of-*.json")):
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            facts = row.pop("facts")
+            facts["channels"] = tuple(facts["channels"])
+            row["validation"] = tuple(row["validation"])
+            notes.append(ShardNote(facts=SetFacts(**facts), **row))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is broken ({error!r}); run the shard's `synth generate` again") from error
+    return notes
+
+
+def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, validation: Iterable[str] = ()) -> None:
+    """Write manifest.jsonl and dataset.json from the records, and what the set says of patients; notes go.
+
+    Standard error is told where samples were made in several numeric environments.
+    """
+    import sys
+
+    from pipelines.sidecars import write_sidecars
+    from synth.io import write_lines
+
+    samples = [case_name(index) for index in range(count)]
+    write_sidecars(out, seen, samples, tuple(validation))
+    places: set[str] = set()
+
+    def lines() -> Iterator[bytes]:
+        for index in range(count):
+            text = record_path(out, index).read_bytes()
+            places.add(json.dumps(json.loads(text).get("environment"), sort_keys=True))
+            yield text + b"\n"
+
+    write_lines(out / MANIFEST, lines())
+    facts.writer(out).finish(count)
+    for path in out.glob("shard-*-of-*.json"):
+        path.unlink(missing_ok=True)
+    if len(places) > 1:
+        print(
+            f"samples were made in {len(places)} numeric environments (torch, CPU, device; see manifest.jsonl): "
+            "equal bytes hold within one",
+            file=sys.stderr,
+        )

@@ -1,0 +1,344 @@
+"""Shards of separate folders joined, samples made again, and a set handed to nnU-Net beside real cases."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import synth
+from pipelines.cli import main
+from synth.data.orientation import Lie, axis_codes, turned_to
+from tests.pipelines.test_plan import content, generate, refused
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of five by one process."""
+    out = tmp_path_factory.mktemp("scale") / "whole"
+    assert generate(model, out, "--count", 5) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards(model: Path, whole: Path) -> list[Path]:
+    """The same set, its three shards in separate folders."""
+    folders = [whole.parent / f"shard{number}" for number in range(3)]
+    for number, folder in enumerate(folders):
+        assert generate(model, folder, "--count", 5, "--shard", f"{number}/3") == 0
+    return folders
+
+
+def merge(*words: object) -> int:
+    return main(["merge", *map(str, words)])
+
+
+def test_joined_shards_are_the_set_of_one_process(whole: Path, shards: list[Path], tmp_path: Path) -> None:
+    assert merge(shards[2], shards[0], shards[1], "--out", tmp_path / "out") == 0
+    assert content(tmp_path / "out") == content(whole)
+    (tmp_path / "out" / "records" / "syn_00003.json").unlink()  # as if it was cut short
+    (tmp_path / "out" / "dataset.json").unlink()
+    assert merge(*shards, "--out", tmp_path / "out") == 0
+    assert content(tmp_path / "out") == content(whole)
+
+
+def _other_request(folder: Path) -> None:
+    request = json.loads((folder / "request.json").read_text())
+    (folder / "request.json").write_text(json.dumps({**request, "seed": 9}))
+
+
+def _other_count(folder: Path) -> None:
+    (note,) = folder.glob("shard-*.json")
+    note.write_text(note.read_text().replace('"count": 5', '"count": 8'))
+
+
+def _cut(folder: Path, name: str) -> None:
+    (path,) = folder.glob(name)
+    path.write_bytes(path.read_bytes()[:40])
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another request": (_other_request, "is of another request than"),
+    "another count": (_other_count, "of a set of 8 samples"),
+    "cut short": (lambda f: next(f.glob("shard-*.json")).unlink(), "its shard is not done"),
+    "no shard": (lambda f: (f / "request.json").unlink(), "is no shard"),
+    "a broken request": (lambda f: (f / "request.json").write_text("{"), "request.json is broken"),
+    "a broken note": (lambda f: next(f.glob("shard-*.json")).write_text("[]"), "is broken"),
+    "a broken record": (lambda f: _cut(f, "records/syn_00001.json"), "syn_00001.json is broken"),
+    "an empty record": (lambda f: (f / "records/syn_00001.json").write_text(""), "syn_00001.json is broken"),
+    "a cut image": (lambda f: _cut(f, "imagesTr/syn_00001_0000.nii.gz"), "is not as its record says"),
+    "no image": (lambda f: (f / "imagesTr/syn_00001_0000.nii.gz").unlink(), "cannot be read"),
+    "a hole": (lambda f: (f / "records/syn_00004.json").unlink(), "samples 4 are in no folder"),
+    "a path outside": (
+        lambda f: (f / "records/syn_00001.json").write_text(
+            (f / "records/syn_00001.json").read_text().replace("labelsTr/", "../../labelsTr/")
+        ),
+        "is no file of the set",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_shards_that_do_not_fit_are_refused(
+    name: str, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, words = SPOILT[name]
+    own = Path(shutil.copytree(shards[1], tmp_path / "shard"))
+    spoil(own)
+    assert merge(shards[0], own, shards[2], "--out", tmp_path / "out") == 2
+    assert words in refused(capsys) and not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_holes_doubles_and_other_folders_are_refused(
+    whole: Path, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for given, words in (
+        (shards[:2], "samples 2 are in no folder (shard 2/3)"),
+        ([*shards, shards[1]], "sample syn_00001 is in"),
+        ([whole, *shards], "is a whole set already"),
+        ([*shards, tmp_path], "is no shard"),
+    ):
+        assert merge(*given, "--out", out) == 2
+        assert words in refused(capsys) and not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    assert merge(*shards, "--out", out) == 2
+    assert "holds something else" in refused(capsys)
+    assert merge(*shards, "--out", shards[0]) == 2
+    assert "which is to be read" in refused(capsys)
+
+
+def test_a_shard_that_goes_on_is_not_done(model: Path, shards: list[Path], tmp_path: Path) -> None:
+    """A note of before must not hide that a larger count was cut short."""
+    own = Path(shutil.copytree(shards[0], tmp_path / "shard"))
+    assert generate(model, own, "--count", 7, "--shard", "0/3") == 0
+    assert json.loads(next(own.glob("shard-*.json")).read_text())["count"] == 7
+    assert sorted(path.stem for path in (own / "records").iterdir()) == ["syn_00000", "syn_00003", "syn_00006"]
+
+
+def reproduce(*words: object) -> int:
+    return main(["reproduce", *map(str, words)])
+
+
+def test_samples_are_made_again(model: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert reproduce(whole / "manifest.jsonl", "--case", "syn_00003", "--model", model) == 0
+    assert capsys.readouterr().out == "syn_00003: identical\n"
+    assert reproduce(whole, "--all", "--model", model) == 0
+    assert capsys.readouterr().out.count("identical\n") == 5
+
+
+def test_given_masks_and_options_are_made_again(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--masks", dataset, "--sampler", "heun", "--steps", 3, "--guidance", 1.5, "--set", "kind=b"]
+    assert generate(model, tmp_path / "set", "--count", 2, "--seed", 4, "--text", "a round thing", *options) == 0
+    capsys.readouterr()
+    assert reproduce(tmp_path / "set", "--all", "--model", model) == 0
+    assert capsys.readouterr().out.splitlines() == ["syn_00000: identical", "syn_00001: identical"]
+
+
+def test_what_differs_is_said(model: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path(shutil.copytree(whole, tmp_path / "set"))
+    image = own / "imagesTr" / "syn_00001_0000.nii.gz"
+    volume = synth.read(image)
+    extent = float(volume.data.max()) - float(volume.data.min())
+    moved = volume.data.copy()
+    moved[0, 3, 3, 3] += extent / 4
+    synth.write(volume.replace(data=moved), image)
+    capsys.readouterr()
+    assert reproduce(own, "--case", "syn_00001", "--model", model) == 3  # as the manifest says, but not on disk
+    assert "identical; on disk imagesTr/syn_00001_0000.nii.gz is missing or was changed" in capsys.readouterr().out
+    from synth.formats.nnunet import sha256_of
+
+    rows = [json.loads(line) for line in (own / "manifest.jsonl").read_text().splitlines()]
+    rows[1]["files"][f"imagesTr/{image.name}"] = sha256_of(image)
+    rows[1]["environment"]["torch"] = "1.0"
+
+    def write() -> None:
+        (own / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write()
+    assert reproduce(own, "--case", "syn_00001", "--model", model) == 3
+    told = capsys.readouterr().out
+    assert "different: imagesTr/syn_00001_0000.nii.gz differs by" in told
+    assert "0.25 of its range" in told or "0.2" in told
+    assert "environments differ in torch 1.0 -> " in told
+    moved[0, 3, 3, 3] = volume.data[0, 3, 3, 3] + extent * 5e-5
+    synth.write(volume.replace(data=moved), image)
+    rows[1]["files"][f"imagesTr/{image.name}"] = sha256_of(image)
+    write()
+    assert reproduce(own, "--case", "syn_00001", "--model", model) == 0  # as much as an environment may change
+    rows[1]["environment"] = rows[0]["environment"]
+    write()
+    assert reproduce(own, "--case", "syn_00001", "--model", model) == 3
+    assert "in the same environment" in capsys.readouterr().out
+
+
+def test_faults_of_a_manifest_are_told_by_line(
+    model: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (whole / "manifest.jsonl").read_text().splitlines(keepends=True)
+    path = tmp_path / "manifest.jsonl"
+    for text, words in (
+        ("".join([*lines[:2], lines[2][:50] + "\n", *lines[3:]]), "manifest.jsonl line 3 is broken"),
+        (lines[0] + "\n" + lines[1], "line 2 is broken"),
+        (lines[0].replace('"seed": 0', '"seed": "x"'), "line 1 is broken ('seed' is missing or of another kind)"),
+        ("", "names no case"),
+    ):
+        path.write_text(text)
+        capsys.readouterr()
+        assert reproduce(path, "--all", "--model", model) == 2
+        assert words in refused(capsys)
+    for options, words in (
+        ([], "give --case NAME, or --all"),
+        (["--case", "syn_00009", "--model", model], "names no case 'syn_00009'; did you mean"),
+        (["--all"], "which is no bundled model; give --model"),
+        (["--all", "--model", "brain-tiny"], "is another one"),
+    ):
+        assert reproduce(whole, *options) == 2
+        assert words in refused(capsys)
+    assert reproduce(tmp_path / "none.jsonl", "--all") == 2
+    assert "does not exist" in refused(capsys)
+
+
+@pytest.fixture
+def real(dataset: Path, tmp_path: Path) -> Path:
+    """The data the model was trained on as nnU-Net v2 wants it: label values without gaps, lying as LPS."""
+    folder = tmp_path / "Dataset501_Real"
+    for path in dataset.glob("*Tr/*.nii.gz"):
+        volume = turned_to(synth.read(path), ("L", "P", "S"))
+        if path.parent.name == "labelsTr":
+            volume = volume.replace(
+                data=np.choose(np.searchsorted([0, 3, 200], volume.data), [0, 1, 2]).astype(np.uint8)
+            )
+        synth.write(volume, folder / path.parent.name / path.name)
+    info = json.loads((dataset / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**info, "labels": {"background": 0, "shell": 1, "core": 2}}))
+    shutil.copy(dataset / "cases.csv", folder)
+    return folder
+
+
+def test_a_set_joins_real_cases_and_validates_on_unseen_patients(
+    whole: Path,
+    dataset: Path,
+    prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+) -> None:
+    out = tmp_path / "Dataset601_Mixed"
+    capsys.readouterr()
+    assert merge(whole, "--into", dataset, "--ratio", 0.5, "--out", out) == 0
+    told = capsys.readouterr().out
+    made = [f"syn_{index:05d}" for index in range(4)]
+    folds = json.loads((out / "splits_final.json").read_text())
+    unseen = {case.case for case in prepared.split("test")}
+    names = {f"c{index:02d}" for index in range(8)}
+    assert [set(fold["val"]) for fold in folds] == [unseen]  # one patient of two cases
+    assert set(folds[0]["train"]) == (names - unseen) | set(made)
+    (alone,) = json.loads((out / "splits_real.json").read_text())
+    assert set(alone["train"]) == names - unseen and set(alone["val"]) == unseen
+    info = json.loads((out / "dataset.json").read_text())
+    assert info["numTraining"] == 12 and info["labels"] == {"background": 0, "shell": 1, "core": 2}
+    from synth.formats import read
+
+    assert sorted(case.id for case in read(out).cases) == sorted([*names, *made])
+    rows = [json.loads(line) for line in (out / "synthetic.jsonl").read_text().splitlines()]
+    assert [row["case"] for row in rows] == made and all(row["synthetic"] for row in rows)
+    for line in (
+        "nnUNetv2_move_plans_between_datasets -s NNN -t 601 -sp nnUNetPlans -tp nnUNetPlans_of_NNN",
+        "nnUNetv2_preprocess -d 601 -plans_name nnUNetPlans_of_NNN -c 3d_fullres",
+        "for fold in 0; do nnUNetv2_train 601 3d_fullres $fold -p nnUNetPlans_of_NNN; done",
+    ):
+        assert line in told.splitlines()
+    before = content(out)
+    assert merge(whole, "--into", dataset, "--ratio", 0.5, "--out", out) == 0 and content(out) == before
+    assert merge(whole, "--into", dataset, "--ratio", 0.25, "--out", out) == 2
+    assert "holds something else than this merge" in refused(capsys)
+
+
+def test_synthetic_cases_lie_as_the_real_ones_and_those_are_copied(
+    whole: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turned, the voxels have other digests, so that the model's patients are not found again: all may validate."""
+    out = tmp_path / "Dataset777_Both"
+    assert merge(whole, "--into", real, "--ratio", 0.6, "--folds", 3, "--out", out) == 0
+    told = capsys.readouterr().out
+    assert "nnUNetv2_train 777 3d_fullres $fold -p nnUNetPlans_of_501" in told and "for fold in 0 1 2; do" in told
+    assert f"cp {out}/splits_real.json $nnUNet_preprocessed/Dataset501_Real/splits_final.json" in told
+    for path in real.glob("*Tr/*"):
+        assert (out / path.parent.name / path.name).read_bytes() == path.read_bytes()
+    for index in range(5):
+        name = f"imagesTr/syn_{index:05d}_0000.nii.gz"
+        mine, own = synth.read(out / name), synth.read(whole / name)
+        assert axis_codes(mine.affine) == ("L", "P", "S")
+        assert np.array_equal(turned_to(mine, axis_codes(own.affine)).data, own.data)
+        mask = synth.read(out / f"labelsTr/syn_{index:05d}.nii.gz")
+        assert mask.same_geometry(mine)
+    assert "numTraining" in (out / "dataset.json").read_text()
+
+
+def test_other_steps_are_resampled_to_the_median() -> None:
+    affines = [np.diag([step, step, 3.0, 1.0]) for step in (1.0, 1.0, 2.0)]
+    lie = Lie.of(affines, 3)
+    image = synth.Volume(np.random.default_rng(0).normal(size=(1, 8, 6, 4)).astype(np.float32), np.diag([2, 2, 3, 1.0]))
+    assert lie.take(image) is not image and np.array_equal(lie.take(image).data, image.data)  # steps that were met
+    coarse = image.replace(affine=np.diag([4.0, 4.0, 3.0, 1.0]))
+    taken = lie.take(coarse)
+    assert taken.grid == (32, 24, 4) and taken.spacing_mm == (1.0, 1.0, 3.0)
+    middle = [volume.affine @ [*((n - 1) / 2 for n in volume.grid), 1.0] for volume in (coarse, taken)]
+    assert np.allclose(middle[0], middle[1])
+    mask = synth.Volume((image.data > 0).astype(np.uint8), coarse.affine, {"a": 1})
+    assert set(np.unique(lie.take(mask).data)) == {0, 1} and lie.take(mask).labels == {"a": 1}
+
+
+def test_masks_of_real_patients_keep_those_out_of_validation(
+    model: Path,
+    dataset: Path,
+    prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    shutil.copy(dataset / "labelsTr" / f"{prepared.split('test')[0].case}.nii.gz", masks)
+    assert generate(model, tmp_path / "set", "--count", 1, "--masks", masks) == 0
+    out = tmp_path / "Dataset601_Mixed"
+    capsys.readouterr()
+    assert merge(tmp_path / "set", "--into", dataset, "--ratio", 0.1, "--out", out) == 2
+    assert "nobody is left to validate on" in refused(capsys)
+    assert not (out / "dataset.json").exists()
+
+
+def test_sets_that_do_not_fit_the_real_data_are_refused(
+    whole: Path, shards: list[Path], real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "Dataset601_Mixed"
+    info = json.loads((real / "dataset.json").read_text())
+
+    def says(**changes: object) -> None:
+        (real / "dataset.json").write_text(json.dumps({**info, **changes}))
+
+    for spoil, given, options, words in (
+        (lambda: None, whole, ["--ratio", 2], "--ratio asks for 16 synthetic cases beside 8 real ones, the set has 5"),
+        (lambda: None, whole, ["--ratio", 0], "--ratio is 0.0"),
+        (lambda: None, shards[0], [], "is no whole set"),
+        (lambda: says(channel_names={"0": "CT"}), whole, ["--ratio", 0.5], "has channel 'CT', the set has not"),
+        (
+            lambda: says(labels={"background": 0, "shell": 1, "heart": 2}),
+            whole,
+            ["--ratio", 0.5],
+            "the set has label 'core'",
+        ),
+    ):
+        spoil()
+        assert merge(given, "--into", real, *options, "--out", out) == 2
+        assert words in refused(capsys) and not out.exists()
+    says()
+    assert merge(whole, "--into", real, "--out", tmp_path / "mixed") == 2
+    assert "name it DatasetNNN_NAME" in refused(capsys)
+    assert merge(*shards, "--into", real, "--out", out) == 2
+    assert "join its shards first" in refused(capsys)
