@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from synth.data.intensity import IntensityMap
 from synth.errors import ConfigError
-from synth.rng import numpy_rng, sequence
+from synth.rng import numpy_rng, sequence, torch_rng
 from synth.stream.ask import folder_of, numbers_of, request_of, require_devices, told_masks
 from synth.stream.buffer import Buffer, Stored
 from synth.stream.lead import Producers, Weights, make_folder, say_wanted, wait_until_there
@@ -196,10 +196,6 @@ class Stream(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         epoch, start = self.epoch, int(self._shared[_START])
-        if int(self._shared[_DONE]) == epoch + 1:
-            raise ConfigError(
-                f"epoch {epoch} was already shown; call stream.set_epoch({epoch + 1}) before the next one"
-            )
         if info is None:
             self._taken = start * self._local
         else:
@@ -207,6 +203,10 @@ class Stream(IterableDataset[dict[str, Any]]):
         return self._items(epoch, range(start + worker, self.plan.epoch_steps, workers), last=worker == 0)
 
     def _items(self, epoch: int, steps: range, *, last: bool) -> Iterator[dict[str, Any]]:
+        if int(self._shared[_DONE]) == epoch + 1:
+            raise ConfigError(
+                f"epoch {epoch} was already shown; call stream.set_epoch({epoch + 1}) before the next one"
+            )
         for step in steps:
             for place in range(self._rank * self._local, (self._rank + 1) * self._local):
                 item = self.item(epoch, step * self.batch + place)
@@ -246,7 +246,7 @@ class Stream(IterableDataset[dict[str, Any]]):
         if hasattr(self.transform, "set_random_state"):
             self.transform.set_random_state(seed=state)  # pyright: ignore[reportFunctionMemberAccess]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(state)
+            torch.default_generator.manual_seed(state)  # the CPU's alone: a GPU's state is the loop's
             return self.transform(item)
 
     def group_of(self, number: int) -> int:
@@ -262,6 +262,7 @@ class Stream(IterableDataset[dict[str, Any]]):
                 raise ConfigError(f"{name} is the stream's own; set batch, seed and epoch_steps of the Stream")
         if workers:
             options = {"persistent_workers": True, **options}
+        options = {"generator": torch_rng(self.seed, "loader"), **options}  # else it draws from the global one
         return Loader(self, DataLoader(self, batch_size=self._local, num_workers=workers, **options))
 
     @contextlib.contextmanager

@@ -95,5 +95,7 @@ def told(batches: Iterable[dict[str, Any]]) -> list[tuple[Any, ...]]:
     for batch in batches:
         for n, case in enumerate(batch["case"]):
             arrays = tuple(batch[name][n].numpy().tobytes() for name in ("image", "mask"))
-            out.append((case, int(batch["index"][n]), int(batch["group"][n]), bool(batch["synthetic"][n]), hash(arrays)))
+            out.append(
+                (case, int(batch["index"][n]), int(batch["group"][n]), bool(batch["synthetic"][n]), hash(arrays))
+            )
     return out
