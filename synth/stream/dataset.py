@@ -45,7 +45,8 @@ class Stream(IterableDataset[dict[str, Any]]):
     """Yields dicts of real and synthetic pairs, `ratio` of them synthetic, each sample shown `reuse` times.
 
     generator   a Generator, a model folder, or the name of a bundled model
-    real        a prepared folder (its training cases), a dataset folder, or a map-style dataset of dicts; None = none
+    real        a prepared folder (its training cases), a dataset folder, or a map-style dataset of dicts; None where
+                ratio is 1, or where the loop brings its own (`pick`)
     ratio       share of synthetic items: a number, Constant, Linear or Cosine (by step); exact in counts
     reuse       how often each sample is shown before another takes its place; math.inf = a frozen buffer
     buffer      folder of the samples, shared by all processes of a training that see it; NFS will do
@@ -116,8 +117,6 @@ class Stream(IterableDataset[dict[str, Any]]):
 
     def _plan(self) -> Plan:
         ratio = as_ratio(self.ratio)
-        if self.cases is None and ratio.total(1 << 20) < 1 << 20:
-            raise ConfigError("there are no real cases and ratio is below 1; give real=..., or ratio=1")
         if isinstance(self.batch, int) and self.batch % self._ranks:
             raise ConfigError(f"batch is {self.batch}, {self._ranks} ranks share it; give a multiple")
         steps = self.epoch_steps
@@ -203,13 +202,15 @@ class Stream(IterableDataset[dict[str, Any]]):
         return self._items(epoch, range(start + worker, self.plan.epoch_steps, workers), last=worker == 0)
 
     def _items(self, epoch: int, steps: range, *, last: bool) -> Iterator[dict[str, Any]]:
+        if self.cases is None and self.plan.ratio.total(1 << 20) < 1 << 20:
+            raise ConfigError("there are no real cases and ratio is below 1; give real=..., or ratio=1")
         if int(self._shared[_DONE]) == epoch + 1:
             raise ConfigError(
                 f"epoch {epoch} was already shown; call stream.set_epoch({epoch + 1}) before the next one"
             )
         for step in steps:
-            for place in range(self._rank * self._local, (self._rank + 1) * self._local):
-                item = self.item(epoch, step * self.batch + place)
+            for number in range(step * self._local, (step + 1) * self._local):
+                item = self.item(epoch, self.place_of(number))
                 if get_worker_info() is None:
                     self._taken += 1
                 yield item
@@ -230,6 +231,20 @@ class Stream(IterableDataset[dict[str, Any]]):
             (stored, case), group = self.cases.load(chosen, self.space), -1
         cut = patch(stored, self.size, numpy_rng(self.seed, "patch", epoch, index), self.foreground)
         return self._finished(cut, case, group, epoch, index)
+
+    def pick(self, share: float) -> tuple[int, Stored]:
+        """Return number and whole pair of the sample that lies at `share` (0 <= share < 1) of the epoch's first window.
+
+        For loops that bring their real cases themselves and put samples between them; it waits like `item`.
+        """
+        window = self.plan.window(self.plan.drawn(self.epoch * self.plan.epoch_steps))
+        number = window[math.floor(share * len(window))]
+        return number, self.store.wait_for(number, self.group_of(number), patient=not self.leads)
+
+    def place_of(self, number: int) -> int:
+        """Return the index, over all ranks, of this rank's item `number` of an epoch."""
+        step, place = divmod(number, self._local)
+        return step * self.batch + self._rank * self._local + place
 
     def _finished(self, cut: Stored, case: str, group: int, epoch: int, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {

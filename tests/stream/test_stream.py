@@ -269,7 +269,7 @@ def test_a_foreign_loader_with_workers_must_say_where_it_is(make: Make, tiny: Pa
         ({"batch": 0}, "batch is 0"),
         ({"rank": (0, 3)}, "batch is 4, 3 ranks share it"),
         ({"rank": (2, 2)}, r"rank is \(2, 2\)"),
-        ({"real": None}, "there are no real cases and ratio is below 1"),
+        ({"real": None, "epoch_steps": None}, "epoch_steps is not said and there are no real cases to count"),
         ({"devices": ("cuda:7",)}, "device 'cuda:7': .*; give devices="),
         ({"devices": ("gpu",)}, "device 'gpu' is none"),
         ({"masks": "made"}, "masks is 'made'"),
