@@ -22,7 +22,7 @@ from synth.stream.buffer import publish
 from synth.stream.nnunet import in_file_order, locations, to_stream
 
 MODEL = "run/model"
-"""A model folder. Train it with `synth train --fold k` on nnU-Net's own splits: it must not have seen the validation."""
+"""A model folder. Train it with `synth train --fold k` on nnU-Net's splits: it must not have seen the validation."""
 BUFFER = "buffer"
 RATIO, REUSE = 0.3, 20
 DEVICES: tuple[str, ...] = ("cpu",)
@@ -59,7 +59,7 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net reads this signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.stream: Stream | None = None

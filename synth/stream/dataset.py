@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from synth.stream.loader import Loader
 from synth.stream.policy import Plain, Policy
 from synth.stream.real import open_real, space_of
 from synth.stream.schedule import Plan, Ratio, as_ratio, taken_in_turn
+from synth.stream.sharing import ranks_of_launch, refuse_sharers
 from synth.stream.space import Scale, patch
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 
 _EPOCH, _START, _VERSION, _DONE, _WORKERS, _COUNTED = range(6)
 """What workers that live for several epochs learn of the main process, through shared memory."""
-_SHARDERS = {
-    "accelerate.data_loader": "accelerate.prepare would deal its items out again; leave its loader out of prepare()",
-    "monai.data.iterable_dataset": "monai.data.IterableDataset would drop items; give the Stream a transform=",
-}
 
 
 @dataclass(eq=False)
@@ -101,7 +97,7 @@ class Stream(IterableDataset[dict[str, Any]]):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._rank, self._ranks = self.rank or _distributed()
+        self._rank, self._ranks = self.rank or ranks_of_launch()
         if not 0 <= self._rank < self._ranks:
             raise ConfigError(f"rank is {self.rank}; give (rank, number of ranks)")
         if not 0 <= self.foreground <= 1:
@@ -157,7 +153,7 @@ class Stream(IterableDataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Go over to an epoch; in every process, before its loader is iterated. Errors: ConfigError."""
-        _refuse_sharders(sys._getframe(1))
+        refuse_sharers(sys._getframe(1))
         if epoch < 0:
             raise ConfigError(f"epoch is {epoch}; give 0 or more")
         if self._resumed and epoch == self.epoch:
@@ -191,7 +187,7 @@ class Stream(IterableDataset[dict[str, Any]]):
 
         Errors: ConfigError where something else would deal the items out again, and for an epoch already shown.
         """
-        _refuse_sharders(sys._getframe(1))
+        refuse_sharers(sys._getframe(1))
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         epoch, start = self.epoch, int(self._shared[_START])
@@ -388,18 +384,3 @@ class Stream(IterableDataset[dict[str, Any]]):
             self._wanted = say_wanted(self.store, self.plan, self.weights, since=self._since, until=until)
             if self._producers is not None:
                 self._producers.start()
-
-
-def _distributed() -> tuple[int, int]:
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _refuse_sharders(caller: FrameType) -> None:
-    """Errors: ConfigError where the caller deals out what it gets over workers or processes, as the stream does."""
-    why = _SHARDERS.get(str(caller.f_globals.get("__name__")))
-    if why is not None:
-        raise ConfigError(f"the stream shares itself out over workers and processes; {why}")

@@ -11,7 +11,7 @@ from synth.volume import Volume
 
 
 def to_stream(spacing_zyx: tuple[float, ...], affine: np.ndarray) -> tuple[float, ...]:
-    """Return the spacing to give a Stream, of nnU-Net's in the order of its arrays; `affine` of a case of the dataset."""
+    """Return the spacing to give a Stream, of one in the order of nnU-Net's arrays; `affine` is a case's."""
     order, _ = _turns(affine)
     file_mm = spacing_zyx[::-1]
     return tuple(float(file_mm[axis]) for axis in order)

@@ -1,4 +1,4 @@
-"""python -m tests.stream.loop MODEL DATA BUFFER OUT [--kill STEP] [--resume]: a small training loop around a stream.
+"""python -m tests.stream.loop MODEL DATA BUFFER OUT [--kill STEP] [--resume] [--by NAME]: a small training loop around a stream.
 
 Under a launcher it is one of several ranks. After every step it appends "epoch step case:index:digest ..." to
 OUT/rank<r>.txt and saves its state; with --kill it ends like a crash once STEP steps are done.
@@ -27,6 +27,7 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--kill", type=int, default=-1)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--by", default="kind")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -42,7 +43,7 @@ def main() -> None:
         batch=4,
         epoch_steps=5,
         depth=2,
-        policy=Balanced(by=("kind",)),
+        policy=Balanced(by=(options.by,)),
         sampling=synth.Sampling(steps=1),
     )
     out = Path(options.out)
