@@ -57,6 +57,8 @@ class Options:
     """Of the segmenter that is trained."""
     ranks: bool = True
     """Also kill and resume two ranks."""
+    by: str = "contrast"
+    """Attribute that the ranks' samples are balanced over."""
 
 
 def stream_of(options: Options, data: Path, name: str, **own: Any) -> synth.Stream:
@@ -166,8 +168,8 @@ def ranks(options: Options) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     loop = ["-m", "tests.stream.loop", options.model, str(options.work / "data")]
-    two = [*launch, *loop, str(work / "buffer"), str(work / "two"), "--by", "contrast"]
-    one = [sys.executable, *loop, str(work / "other"), str(work / "one"), "--by", "contrast", "--workers", "0"]
+    two = [*launch, *loop, str(work / "buffer"), str(work / "two"), "--by", options.by]
+    one = [sys.executable, *loop, str(work / "other"), str(work / "one"), "--by", options.by, "--workers", "0"]
     codes = [_ended([*two, "--kill", "7"]), _ended([*two, "--resume"]), _ended(one)]
     whole = [line.split() for line in (work / "one" / "rank0.txt").read_text().splitlines()]
     halves = [[line.split() for line in (work / "two" / f"rank{r}.txt").read_text().splitlines()] for r in range(2)]

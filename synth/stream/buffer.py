@@ -272,7 +272,13 @@ def sweep(folder: Path, names: Sequence[str] = ()) -> None:
 def _json(path: Path) -> dict[str, Any]:
     """Return the object of a file that is swapped, never changed. Errors: DataError."""
     try:
-        said = json.loads(path.read_bytes())
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            content = path.read_bytes()  # NFS: it was swapped between looking it up and reading
+        said = json.loads(content)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); remove the buffer folder") from error
     if not isinstance(said, dict):
