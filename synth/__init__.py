@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from synth.generator import Generator, Sampling, Seed, load, save
     from synth.io import read, write
     from synth.sample import Condition, Provenance, Sample
+    from synth.stream import Stream
     from synth.volume import Label, Volume
 
 _HOME = {
@@ -21,6 +22,7 @@ _HOME = {
     "Sample": "synth.sample",
     "Sampling": "synth.generator",
     "Seed": "synth.generator",
+    "Stream": "synth.stream",
     "SynthError": "synth.errors",
     "Volume": "synth.volume",
     "load": "synth.generator",
@@ -37,6 +39,7 @@ __all__ = [
     "Sample",
     "Sampling",
     "Seed",
+    "Stream",
     "SynthError",
     "Volume",
     "load",

@@ -20,6 +20,7 @@ PUBLIC = {
         "Sample",
         "Sampling",
         "Seed",
+        "Stream",
         "SynthError",
         "Volume",
         "load",
