@@ -21,6 +21,7 @@ VERBS = {
     "prepare": "a labelled dataset -> patient-level splits, working arrays, a plan",
     "train": "every stage of a recipe; ends in a model folder",
     "generate": "paired image-mask volumes from a model",
+    "export": "a generated set in another layout, without generating again",
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",
     "evaluate": "judge a synthetic set against real data",
     "info": "what is this model, dataset, volume or report",

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -12,6 +12,8 @@ from synth.sampler import SamplerName
 if TYPE_CHECKING:
     from pipelines.samples import Worker
 
+FormatName = Literal["nnunet", "msd", "bids", "dicom", "folder", "medmnist", "synthrad", "webdataset", "hf"]
+"""The layouts that `synth.formats.WRITERS` writes."""
 LARGEST_COUNT = 1_000_000
 LARGEST_STEPS = 10_000
 LARGEST_GUIDANCE = 100.0
@@ -19,7 +21,7 @@ LARGEST_GUIDANCE = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Write image-mask pairs of MODEL as an nnU-Net dataset with a manifest.
+    """Write image-mask pairs of MODEL as a dataset with a manifest.
 
     The same command again completes a set that was cut short; a larger --count extends it.
     """
@@ -54,6 +56,10 @@ class Generate:
     """Processes of one thread each; 0 = one a core, one in all on a GPU."""
     data: Path | None = None
     """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
+    format: FormatName = "nnunet"
+    """Layout of the set; see docs/formats.md."""
+    prompts: bool = False
+    """Also write prompts.jsonl and boxes.json: points, boxes, scribbles, captions, questions, measured on the masks."""
     shard: str = "0/1"
     """i/n: only the samples whose index is i modulo n; the manifest is written once every shard is done."""
 
@@ -80,6 +86,8 @@ class Generate:
             window=self._window(),
             masks=mask_files(self.masks),
             device=str(device_of(self.device)),
+            format=self.format,
+            prompts=self.prompts,
         )
         worker = Worker(job)
         worker.check(self.count)
@@ -90,8 +98,8 @@ class Generate:
             self._claim(worker)
             done = worker.finished()
             todo = [index for index in range(shard, self.count, shards) if index not in done]
-            if todo:  # without dataset.json, an unfinished folder is not taken for a dataset
-                (self.out / "dataset.json").unlink(missing_ok=True)
+            if todo:  # without its index, an unfinished folder is not taken for a dataset
+                worker.writer.reopen()
         with progress("samples", len(todo)) as bar:
             for _ in made(job, worker, todo, min(self.workers or workers_on(job.device), max(len(todo), 1))):
                 bar.advance()
@@ -150,9 +158,10 @@ class Generate:
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            before.setdefault("device", "cpu")  # sets of before could have no other
+            # sets of before could have no other
+            before = {"device": "cpu", "format": "nnunet", "prompts": False, **before}
             differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise OutputError(f"{path} is broken ({error}); give another --out") from error
         if differ:
             name = differ[0]

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 class MaskFile(NamedTuple):
-    """A mask to follow: its file, its labels by name (None: the model's own values count) and the case it is of."""
+    """A mask to follow: its file, its labels by name (None: the model's own values count) and the case it is of.
+
+    image   the DICOM series on whose grid a SEG lies; None where the file says its own
+    """
 
     path: str
     labels: tuple[tuple[str, int], ...] | None
     case: str
+    image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class Job:
     window: tuple[int, ...] | None
     masks: tuple[MaskFile, ...]
     device: str = "cpu"
+    format: str = "nnunet"
+    prompts: bool = False
 
 
 class Worker:
@@ -45,8 +51,9 @@ class Worker:
         import torch
 
         from pipelines.machine import full_float32
-        from synth.formats.nnunet import DatasetWriter
-        from synth.generator import Sampling, load
+        from synth.formats import WRITERS
+        from synth.formats.writing import Description
+        from synth.generator import Sampling, load, software
 
         torch.set_num_threads(1)
         full_float32(job.device)
@@ -61,14 +68,15 @@ class Worker:
         schema = self.generator.model.recipe.schema
         assert schema is not None
         self.schema = schema
-        self.writer = DatasetWriter(
-            self.out,
+        about = Description(
             name=f"Synthetic_{self.generator.model.recipe.name}",
             channels=schema.channels,
-            labels=schema.label_values,
+            labels=schema.labels,
             file_ending=schema.file_ending,
-            extra={"population": schema.population, "synthetic": True},
+            population=schema.population,
+            software=software(),
         )
+        self.writer = WRITERS[job.format](self.out, about)
 
     def check(self, count: int) -> None:
         """Refuse what cannot be asked of the model, before anything is written.
@@ -134,7 +142,7 @@ class Worker:
         from synth.formats.cases import values_of
 
         mask, own = self.mask(index), self.schema.label_values
-        path, labels, _ = self.job.masks[index]
+        path, labels, *_ = self.job.masks[index]
         if mask.spatial_dims != len(self.schema.grid) or mask.channels != 1:
             raise GeometryError(
                 f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
@@ -159,10 +167,12 @@ class Worker:
         Pictures have no direction: they stay as stored, whoever of mask and model is one, and lie as the model's data.
         """
         from synth.data.placement import laid, turned
-        from synth.io import PICTURES, read
+        from synth.data.reading import read_labels
+        from synth.io import PICTURES
 
-        path, labels, _ = self.job.masks[index % len(self.job.masks)]
-        mask = read(path, labels=self.schema.label_values if labels is None else dict(labels))
+        path, labels, _, image = self.job.masks[index % len(self.job.masks)]
+        named = self.schema.label_values if labels is None else dict(labels)
+        mask = read_labels(path, named, image)
         direction = self.schema.direction
         if direction is None or self.schema.file_ending in PICTURES:
             return mask
@@ -171,10 +181,18 @@ class Worker:
     def mask_digests(self) -> list[tuple[str, str]]:
         """Return (case, digest) of every mask that samples may follow. Errors: DataError for unreadable masks."""
         from synth.data.prepared import mask_digest
-        from synth.io import read
+        from synth.data.reading import read_labels
 
         # voxels as the file has them, as `prepare` saw them
-        return [(one.case, mask_digest(read(one.path, labels={}).data)) for one in self.job.masks]
+        named = self.schema.label_values  # a SEG has names alone, a file is taken as it is
+        masks = self.job.masks
+        return [
+            (
+                one.case,
+                mask_digest(read_labels(one.path, dict(one.labels or named) if one.image else {}, one.image).data),
+            )
+            for one in masks
+        ]
 
     def attributes(self, index: int) -> dict[str, str | float | int]:
         """Return the attributes asked of sample `index`."""
@@ -202,8 +220,10 @@ class Worker:
         from synth.formats.nnunet import sha256_of
 
         masks = hashlib.sha256()
-        for path, labels, _ in self.job.masks:
-            masks.update(f"{Path(path).name} {labels} ".encode() + bytes.fromhex(sha256_of(Path(path))))
+        for path, labels, *_ in self.job.masks:
+            files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+            told = b"".join(bytes.fromhex(sha256_of(file)) for file in files if file.is_file())
+            masks.update(f"{Path(path).name} {labels} ".encode() + told)
         return {
             "model": self.generator.model.sha256,
             "text": self.job.text,
@@ -216,6 +236,8 @@ class Worker:
             "window": None if self.job.window is None else list(self.job.window),
             "masks": masks.hexdigest() if self.job.masks else None,
             "device": self.job.device.partition(":")[0],
+            "format": self.job.format,
+            "prompts": self.job.prompts,
         }
 
     def make(self, index: int) -> None:
@@ -224,6 +246,7 @@ class Worker:
         from dataclasses import replace
 
         from synth.config import plain
+        from synth.formats.writing import Told
         from synth.generator import Seed
         from synth.io import write_bytes
         from synth.sample import Condition
@@ -232,9 +255,23 @@ class Worker:
         ask = Condition(mask=mask, text=self.job.text, attributes=self.attributes(index))
         sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
         assert sample.mask is not None
-        files = self.writer.add(sample.provenance.case, sample.image, sample.mask)
-        row = {**plain(replace(sample.provenance)), "files": files, "synthetic": True}
+        row = {**plain(replace(sample.provenance)), "synthetic": True}
+        row["files"] = self.writer.add(sample.provenance.case, sample.image, sample.mask, Told.of(row))
+        if self.job.prompts:
+            self._prompt(index, sample.provenance.case, sample.mask)
         write_bytes(record_path(self.out, index), json.dumps(row, sort_keys=True).encode())
+
+    def _prompt(self, index: int, case: str, mask: "Volume") -> None:
+        """Keep what is derived of a mask beside its record."""
+        import json
+
+        from synth.formats.prompts import derive
+        from synth.io import PICTURES, write_bytes
+
+        named = mask if mask.labels else mask.replace(labels=self.schema.label_values)
+        pictures = self.schema.file_ending in PICTURES
+        row = derive(named, case=case, seed=(self.job.seed, index), patient_space=not pictures)
+        write_bytes(record_path(self.out, index).with_suffix(".prompts"), json.dumps(row).encode())
 
     def finished(self) -> set[int]:
         """Return the indices of samples whose files are all there; the record is written last."""
@@ -254,14 +291,21 @@ class Worker:
 
     def finish(self, count: int, validation: tuple[str, ...] = ()) -> None:
         """Write manifest.jsonl and dataset.json from the records, and what the set says of patients."""
+        import json
+
         from pipelines.sidecars import write_sidecars
+        from synth.formats.writing import Told
         from synth.io import write_bytes
 
         samples = [f"syn_{index:05d}" for index in range(count)]
         write_sidecars(self.out, self.generator.model.seen, samples, validation)
         lines = [record_path(self.out, index).read_text() + "\n" for index in range(count)]
         write_bytes(self.out / "manifest.jsonl", "".join(lines).encode())
-        self.writer.finish(count)
+        if self.job.prompts:
+            from synth.formats.prompts import write_prompts
+
+            write_prompts(self.out, (record_path(self.out, index).with_suffix(".prompts") for index in range(count)))
+        self.writer.finish(count, [Told.of(json.loads(line)) for line in lines])
 
 
 def record_path(out: Path, index: int) -> Path:
@@ -273,6 +317,7 @@ def mask_files(folder: Path | None) -> tuple[MaskFile, ...]:
     """Return the masks of a folder; without a dataset.json the model's own values count."""
     if folder is None:
         return ()
+    from synth.data.reading import series_of
     from synth.errors import DataError
     from synth.formats import find, read
     from synth.io import SUFFIXES, suffix_of
@@ -283,7 +328,7 @@ def mask_files(folder: Path | None) -> tuple[MaskFile, ...]:
     if (folder / "dataset.json").is_file() or find(folder) is not None:
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
-        return tuple(MaskFile(str(case.mask), labels, case.id) for case in dataset.cases)
+        return tuple(MaskFile(str(case.mask), labels, case.id, series_of(case)) for case in dataset.cases)
     files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
     if not files:
         raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")

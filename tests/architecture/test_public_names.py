@@ -39,7 +39,7 @@ PUBLIC = {
         "SurfaceDice",
     ],
 }
-VERBS = ["bench", "cohort", "evaluate", "generate", "info", "prepare", "quickstart", "train"]
+VERBS = ["bench", "cohort", "evaluate", "export", "generate", "info", "prepare", "quickstart", "train"]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
 
