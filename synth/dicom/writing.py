@@ -134,6 +134,8 @@ def slices_of(
         one.SliceThickness = _decimal(steps[2])
         if modality == "MR":
             one.SpacingBetweenSlices = _decimal(steps[2])
+        if modality == "OT":
+            one.PatientOrientation = [_letter(turn[:, axis]) for axis in (0, 1)]
         _put_pixels(one, kept, k, modality)
         out.append(one)
     return out
@@ -215,7 +217,7 @@ def _head(modality: str, identity: Identity, number: int) -> Any:
     one.file_meta.ImplementationVersionName = "SYNTHVOL"
     one.SpecificCharacterSet = "ISO_IR 192"
     one.PatientName, one.PatientID = f"SYNTHETIC^{identity.case}"[:64], identity.patient
-    one.PatientBirthDate = one.PatientSex = ""
+    one.PatientBirthDate = one.PatientSex = one.Laterality = ""
     one.PatientComments = NOTICE
     one.StudyInstanceUID, one.SeriesInstanceUID = identity.uid("study"), identity.uid("series", number)
     one.FrameOfReferenceUID = identity.uid("frame of reference")
@@ -283,6 +285,16 @@ def _codes(name: str, snomed: str | None) -> tuple[Any, Any]:
         if known is not None:
             return category, known
     return category, category
+
+
+def _letter(direction: np.ndarray) -> str:
+    """Return the side of the patient that a direction (LPS) mostly runs to (PS3.3, C.7.6.1.1.1).
+
+    >>> _letter(np.array([0.1, -0.9, 0.2]))
+    'A'
+    """
+    axis = int(np.abs(direction).argmax())
+    return ("RL", "AP", "FH")[axis][int(direction[axis] > 0)]
 
 
 def _decimal(value: float) -> str:

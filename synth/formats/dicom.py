@@ -32,7 +32,9 @@ def read_dataset(folder: Path) -> Dataset:
     """Return the dataset; every series is checked to be one whole stack. Errors: DataError, GeometryError."""
     names = Names.beside(folder)
     rows = read_rows(folder / "cases.csv")
-    ids = [case.name for case in _folders(folder)]
+    # a generated set keeps its records beside the cases
+    places = [place for place in _folders(folder) if place.name != "records" or _image_folders(place)]
+    ids = [case.name for case in places]
     for name in rows:
         if name not in ids:
             raise DataError(f"{folder / 'cases.csv'} names case {name!r}, which has no folder; remove the line")
@@ -41,7 +43,7 @@ def read_dataset(folder: Path) -> Dataset:
     modalities: tuple[str, ...] = ()
     patients: list[str] = []
     ignored: dict[str, int] = {}
-    for place in _folders(folder):
+    for place in places:
         images = _image_folders(place)
         if not images:
             raise DataError(f"{place} has no image folder; put the slices in {place.name}/image, or take it away")
