@@ -151,7 +151,6 @@ import json, sys
 folder = sys.argv[1]
 def tell(version, said): print('TOLD', json.dumps([str(version), said]))
 """
-)
 
 
 def run(line: list[str], *, timeout: float = 900) -> subprocess.CompletedProcess[str]:

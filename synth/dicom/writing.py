@@ -190,7 +190,7 @@ def segmentation_of(
         content_description=NOTICE,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    made.SeriesDescription = "SYNTHETIC segmentation"
+    made.SeriesDescription, made.ContentQualification = "SYNTHETIC segmentation", "RESEARCH"
     _settle(made, identity)
     return made
 
@@ -210,11 +210,12 @@ def _head(modality: str, identity: Identity, number: int) -> Any:
 
     kind = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}.get(modality, uid.SecondaryCaptureImageStorage)
     one: Any = library.Dataset()
-    one.file_meta = FileMetaDataset()
-    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = kind
-    one.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    one.file_meta.ImplementationClassUID = Identity("", "", ()).uid("implementation")
-    one.file_meta.ImplementationVersionName = "SYNTHVOL"
+    meta: Any = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = one.SOPClassUID = kind
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    meta.ImplementationClassUID = Identity("", "", ()).uid("implementation")
+    meta.ImplementationVersionName = "SYNTHVOL"
+    one.file_meta = meta
     one.SpecificCharacterSet = "ISO_IR 192"
     one.PatientName, one.PatientID = f"SYNTHETIC^{identity.case}"[:64], identity.patient
     one.PatientBirthDate = one.PatientSex = one.Laterality = ""

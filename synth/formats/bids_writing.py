@@ -31,7 +31,15 @@ _SUFFIXES = (
 _ALSO = {"t1": "T1w", "t1n": "T1w", "t2": "T2w", "pd": "PDw", "t2star": "T2starw", "t2f": "FLAIR", "t2flair": "FLAIR"}
 _CONTRASTS = ("contrast", "sequence", "modality")
 """Attributes that may say which kind of image the only channel is."""
-_NOT_BIDS = ("manifest.jsonl", "request.json", "patients.json", "splits_final.json", "records/", "prompts.jsonl")
+_NOT_BIDS = (
+    "manifest.jsonl",
+    "request.json",
+    "patients.json",
+    "splits_final.json",
+    "records/",
+    "prompts.jsonl",
+    "boxes.json",
+)
 
 
 def label_of(case: str) -> str:

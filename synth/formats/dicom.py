@@ -195,7 +195,8 @@ class DICOMWriter(Writer):
             first = first or slices
         assert first is not None
         ordered = sorted(self.about.labels, key=lambda label: label.value)
-        numbers = np.zeros(1 + max((label.value for label in ordered), default=0), dtype=np.uint8)
+        kind = np.min_scalar_type(len(ordered))
+        numbers = np.zeros(1 + max((label.value for label in ordered), default=0), dtype=kind)
         for number, label in enumerate(ordered, start=1):
             numbers[label.value] = number
         labels = numbers[mask.data[0]] if mask.spatial_dims == 3 else numbers[mask.data[0]][..., None]
