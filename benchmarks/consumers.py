@@ -278,7 +278,7 @@ def made_sets(folder: Path, model: str, count: int, steps: str) -> list[dict[str
             asked = [model, "--out", str(folder / name), "--count", str(count), "--steps", steps, "--workers", "1"]
             code = synth("generate", asked)
         else:
-            prompts = ["--prompts"] if name == "folder" else []
+            prompts = ["--prompts"] if name in ("bids", "folder") else []
             code = synth("export", [str(folder / "nnunet"), "--out", str(folder / name), "--format", name, *prompts])
         out.append({"format": name, "exit_code": code, "seconds": round(time.perf_counter() - began, 2)})
     return out

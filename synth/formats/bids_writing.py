@@ -36,7 +36,7 @@ _NOT_BIDS = (
     "request.json",
     "patients.json",
     "splits_final.json",
-    "records/",
+    "records",  # with a slash behind it, bids-validator 3.0.2 takes it for no pattern of the folder
     "prompts.jsonl",
     "boxes.json",
 )
@@ -122,7 +122,7 @@ class BIDSWriter(Writer):
         strange = sorted(suffix for suffix in channels if suffix not in _SUFFIXES)
         ignored = "".join(f"{name}\n" for name in (*_NOT_BIDS, *(f"**/*_{suffix}.*" for suffix in strange)))
         write_bytes(self.folder / ".bidsignore", ignored.encode())
-        write_bytes(self.folder / "README.md", f"# {self.about.name}\n\n{NOTICE}.\n".encode())
+        write_bytes(self.folder / "README.md", self._readme(len(told)).encode())
         description = {
             "Name": self.about.name,
             "BIDSVersion": VERSION,
@@ -152,6 +152,15 @@ class BIDSWriter(Writer):
             for one in self.about.labels
         ]
         write_bytes(self.folder / "dseg.tsv", table_of(labels, delimiter="\t", absent="n/a"))
+
+    def _readme(self, count: int) -> str:
+        labels = ", ".join(f"{value} {name}" for name, value in self.about.label_values.items())
+        return (
+            f"# {self.about.name}\n\n{NOTICE}.\n\n{count} images with segmentations made by a generative model "
+            f"({self.about.software}); no image shows a patient. Population that the model was trained on: "
+            f"{self.about.population or 'not stated'}. Channels: {', '.join(self.about.channels)}. Labels (dseg.tsv): "
+            f"{labels}. manifest.jsonl says of every image how it was made: model, seed, condition and sha256.\n"
+        )
 
     @staticmethod
     def _path(case: str, suffix: str, ending: str) -> Path:
