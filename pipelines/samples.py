@@ -183,16 +183,11 @@ class Worker:
         from synth.data.prepared import mask_digest
         from synth.data.reading import read_labels
 
-        # voxels as the file has them, as `prepare` saw them
-        named = self.schema.label_values  # a SEG has names alone, a file is taken as it is
-        masks = self.job.masks
-        return [
-            (
-                one.case,
-                mask_digest(read_labels(one.path, dict(one.labels or named) if one.image else {}, one.image).data),
-            )
-            for one in masks
-        ]
+        # voxels as the file has them, as `prepare` saw them; a SEG has names alone
+        def stored(one: MaskFile) -> "Volume":
+            return read_labels(one.path, dict(one.labels or self.schema.label_values) if one.image else {}, one.image)
+
+        return [(one.case, mask_digest(stored(one).data)) for one in self.job.masks]
 
     def attributes(self, index: int) -> dict[str, str | float | int]:
         """Return the attributes asked of sample `index`."""

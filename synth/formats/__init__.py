@@ -59,6 +59,11 @@ def detect(place: str | Path) -> Layout:
     looked = "; ".join(layout.looks for layout in LAYOUTS)
     if below:
         raise DataError(f"{place} has no layout known here, {below[0]} has; give that folder")
+    if webdataset.shards_of(place) or any(place.glob("*.npz")):
+        raise DataError(
+            f"{place} holds archives of cases, not files; read them by synth.formats.webdataset.pairs or "
+            "medmnist.pairs, or generate the set in another --format"
+        )
     if holds_dicom(place):
         raise DataError(f"{place} is one DICOM folder, no dataset; lay out <case>/image/*.dcm with <case>/mask.nii.gz")
     raise DataError(f"{place} has no layout known here. Looked for: {looked}; give a folder of one of these")

@@ -239,6 +239,13 @@ def test_damaged_shards_and_archives_are_one_line(tmp_path: Path) -> None:
         list(medmnist.pairs(tmp_path / "x.npz"))
 
 
+@pytest.mark.parametrize("name", ["medmnist", "webdataset"])
+def test_archives_are_told_from_folders(name: str, tmp_path: Path) -> None:
+    write_set(name, tmp_path, count=1)
+    with pytest.raises(DataError, match=r"archives of cases, not files; read them by .*pairs"):
+        read(tmp_path)
+
+
 def test_msd_keeps_channels_in_the_fourth_axis(tmp_path: Path) -> None:
     import nibabel
 
