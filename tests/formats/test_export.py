@@ -56,6 +56,36 @@ def test_every_layout_holds_what_was_generated(name: str, made: Path, tmp_path: 
         ]["attributes"] | {"kind": two.attributes["kind"]}
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_cut_anywhere_it_completes_to_the_same_bytes(
+    name: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends before the n-th file is in its place, for some n; the same command then completes the set."""
+    import os
+
+    replace, calls = os.replace, [0]
+
+    def counting(source: Path, target: Path) -> None:
+        calls[0] += 1
+        if calls[0] == calls[1]:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    def export(out: Path, stop: int) -> int:
+        calls[:] = [0, stop]
+        return run("export", [str(made), "--out", str(out), "--format", name, "--prompts"])
+
+    monkeypatch.setattr(os, "replace", counting)
+    assert export(tmp_path / "whole", 0) == 0
+    total, whole = calls[0], content(tmp_path / "whole")
+    rng = np.random.default_rng(len(name))
+    out = tmp_path / "cut"
+    for stop in sorted({int(n) for n in rng.integers(1, total + 1, size=3)} | {total}):
+        shutil.rmtree(out, ignore_errors=True)
+        assert export(out, stop) == 130
+        assert export(out, 0) == 0 and content(out) == whole
+
+
 def test_exported_is_generated_in_that_layout(model: Path, made: Path, tmp_path: Path) -> None:
     ask = [str(model), "--count", "3", "--steps", "1", "--workers", "1", "--spread", "kind", "--set", "size=3"]
     for name in ("folder", "msd", "synthrad"):
