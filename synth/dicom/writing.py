@@ -1,7 +1,8 @@
 """DICOM written: voxels as a series of one file a slice, labels as a SEG on its grid; every file says SYNTHETIC.
 
 Knows no Volume and no dataset layout; gives bytes, opens no file. Nothing is drawn: unique identifiers are hashes
-(2.25.<number>, PS3.5, B.2) of what the sample is, and no date is written, so that equal pairs give equal bytes.
+(2.25.<number>, PS3.5, B.2) of what the sample is, and no date is written but the one a SEG must have, which is fixed,
+so that equal pairs give equal bytes.
 """
 
 import hashlib
@@ -257,9 +258,7 @@ def _put_pixels(one: Any, kept: Stored, k: int, modality: str) -> None:
 
 def _settle(made: Any, identity: Identity) -> None:
     """Take out of a SEG what differs from run to run: today's date, and identifiers that were drawn."""
-    for name in ("ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime"):
-        if name in made:
-            setattr(made, name, "19000101" if name.endswith("Date") else "000000")
+    made.ContentDate, made.ContentTime = "19000101", "000000"
     for name in ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence"):
         if name in made:
             delattr(made, name)
