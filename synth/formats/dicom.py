@@ -183,7 +183,7 @@ class DICOMWriter(Writer):
 
         digest = hashlib.sha256()
         for volume in (image, mask):
-            digest.update(np.ascontiguousarray(volume.data).tobytes() + volume.affine.tobytes())
+            digest.update(np.ascontiguousarray(volume.data).tobytes())
         # equal identifiers only where the voxels are equal too, whatever the machine they were made on
         identity = Identity(case, self.about.software, (*told.identity, digest.hexdigest()))
         first = None

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from pipelines.cli import run
@@ -95,6 +96,13 @@ def test_exported_is_generated_in_that_layout(model: Path, made: Path, tmp_path:
         differ = [path for path in one if one[path] != two.get(path)]
         # ITK writes the affine in full, NIfTI in 32 bits: through NIfTI a last digit is lost
         assert all(path == "request.json" or path.endswith(".mha") or name == "synthrad" for path in differ), differ
+    uids = []
+    assert run("generate", [*ask, "--out", str(tmp_path / "g-dicom"), "--format", "dicom"]) == 0
+    assert run("export", [str(made), "--out", str(tmp_path / "e-dicom"), "--format", "dicom"]) == 0
+    for folder in ("g-dicom", "e-dicom"):
+        files = sorted((tmp_path / folder).rglob("*.dcm"))
+        uids.append([str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in files])
+    assert uids[0] == uids[1] and len(set(uids[0])) == len(uids[0])
     assert run("export", [str(made), "--out", str(tmp_path / "w"), "--format", "webdataset"]) == 0
     image, mask, said = next(webdataset.pairs(tmp_path / "w"))
     assert said["case"] == "syn_00000" and dict(mask.labels or {}) == {"shell": 3, "core": 200} and image.channels == 1
