@@ -30,6 +30,7 @@ def test_every_layout_holds_what_was_generated(name: str, made: Path, tmp_path: 
     whole = content(tmp_path / "out")
     rows = [json.loads(text) for text in whole["manifest.jsonl"].splitlines()]
     source = [json.loads(text) for text in (made / "manifest.jsonl").read_text().splitlines()]
+    assert all(len(row.pop("prompts")) == 64 for row in rows)
     assert [{**row, "files": 0} for row in rows] == [{**row, "files": 0} for row in source]
     assert (
         len(whole["prompts.jsonl"].splitlines()) == 3
