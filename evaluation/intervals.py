@@ -14,8 +14,8 @@ SMALLEST = 5
 def expanded_tail(alpha: float, n: int) -> float:
     """Return the quantile of bootstrap draws that leaves `alpha` outside, of n values (Hesterberg 2015).
 
-    alpha' = Phi(-sqrt(n / (n - 1)) t_{alpha, n-1}): resampled means spread by a factor sqrt((n - 1) / n) too little, and
-    know nothing of how uncertain that spread is.
+    alpha' = Phi(-sqrt(n / (n - 1)) t_{alpha, n-1}): resampled means spread by a factor sqrt((n - 1) / n) too
+    little, and know nothing of how uncertain that spread is.
 
     >>> round(expanded_tail(0.025, 8), 4), round(expanded_tail(0.025, 10000), 4)
     (0.0057, 0.025)
