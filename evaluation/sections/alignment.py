@@ -9,15 +9,16 @@ from math import ceil
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.intervals import bootstrap_interval, expanded_tail
 from evaluation.report import Figure, Report, Verdict
 from evaluation.sections import _anatomy
-from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, surface_rows, tolerance_of
+from evaluation.segmented import dice_rows, relative, segmented, surface_rows, tolerance_of
 from synth.rng import numpy_rng
 
 NON_INFERIORITY = 0.95
 SMALL = 50
 """Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
-_SMALLEST_INTERVAL, _RESAMPLED = 5, 1000
+_SMALLEST_INTERVAL, _RESAMPLED = 5, 2000
 _MOST_SAID, _MOST_ASKED = 1000, 1e6
 _UNIT = "of the segmenter's own held-out Dice"
 
@@ -53,24 +54,27 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
                 float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
             )
     drawn = _drawn(rows, held, own, seed)
-    interval = None if drawn is None else (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975)))
+    n = min(len(rows), len(held)) if len(held) >= _SMALLEST_INTERVAL else len(rows)
+    interval = None if drawn is None else _bounds(drawn, 0.025, n)
     report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", _UNIT, interval)
-    report.verdicts["alignment"] = _non_inferiority(ratio, drawn, len(made), report.population)
+    report.verdicts["alignment"] = _non_inferiority(
+        ratio, None if drawn is None else _bounds(drawn, 0.05, n), len(made), report.population
+    )
     _surfaces(evidence, report, tell)
     _control(report, made, (found, labels, own), ratio, seed)
 
 
-def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population: str) -> Verdict:
-    """Judge one-sidedly at 5 %: shown above the margin, shown below it, or open at this number of samples."""
+def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: int, population: str) -> Verdict:
+    """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number of samples."""
     said = (
         f"a segmenter trained on the population only ({population}) agrees with the masks at {ratio:.2f} of its own "
         f"held-out Dice"
     )
     margin = f"the non-inferiority margin {NON_INFERIORITY}"
-    if drawn is None:
+    if bounds is None:
         need = f"{_SMALLEST_INTERVAL} samples are the least that can be judged, {n} there are"
         return Verdict(None, f"{said}; against {margin} {need}")
-    low, high = float(np.quantile(drawn, 0.05)), float(np.quantile(drawn, 0.95))
+    low, high = bounds
     if low >= NON_INFERIORITY:
         return Verdict(True, f"{said}; the lower 95 % bound {low:.3f} is not below {margin}")
     if high < NON_INFERIORITY:
@@ -87,6 +91,12 @@ def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population:
         f"{said}; the 95 % bounds {low:.3f} and {high:.3f} lie on both sides of {margin}: undecidable with {n} "
         f"samples, {need} (and hold-out volumes in proportion) would decide",
     )
+
+
+def _bounds(drawn: np.ndarray, alpha: float, n: int) -> tuple[float, float]:
+    """Return what a share `alpha` of draws lies beyond on each side, widened for a small n."""
+    tail = expanded_tail(alpha, n)
+    return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))
 
 
 def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np.ndarray | None:
