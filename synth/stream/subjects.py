@@ -25,7 +25,7 @@ class SynthSubjects(Dataset[Any]):
         if stream.transform is not None:
             raise ConfigError("the stream has a transform of its own; give it to SynthSubjects alone")
         self.stream = copy.copy(stream)  # shares epoch and buffer with it
-        self.stream.transform = lambda item: self._transformed(self.subject(item))
+        self.stream.transform = self._transformed
         self._transform = transform
 
     def __len__(self) -> int:
@@ -57,5 +57,6 @@ class SynthSubjects(Dataset[Any]):
             **{name: item[name] for name in ("case", "synthetic", "group", "index")},
         )
 
-    def _transformed(self, subject: Any) -> Any:
+    def _transformed(self, item: dict[str, Any]) -> Any:
+        subject = self.subject(item)
         return subject if self._transform is None else self._transform(subject)
