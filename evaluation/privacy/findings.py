@@ -6,11 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.blind_gate import BlindGate
 from evaluation.functional.membership import Membership
 from evaluation.functional.privacy import CopyTest
 from evaluation.functional.set_level import SetLevelTest
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy import checks
 from evaluation.privacy.folds import (
     Fold,
