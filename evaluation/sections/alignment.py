@@ -107,21 +107,24 @@ def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np
     if len(rows) < _SMALLEST_INTERVAL:
         return None
     rng = numpy_rng(seed, "interval")
-    values = []
-    count = np.isfinite(held).sum(axis=0) if len(held) else np.zeros(len(own))
-    steady = count < _SMALLEST_INTERVAL
-    mean = np.where(steady, 0.0, np.nansum(held, axis=0) / np.maximum(count, 1)) if len(held) else np.zeros(len(own))
-    for _ in range(_RESAMPLED):
-        score = own
-        if len(held) and not steady.all():
-            again = held[rng.integers(len(held), size=len(held))]
-            there = np.isfinite(again).sum(axis=0)
-            moved = np.nansum(again, axis=0) / np.maximum(there, 1) - mean
-            score = np.clip(own + np.where(steady | (there == 0), 0.0, moved), 1e-6, 1.0)
-        value = relative(rows[rng.integers(len(rows), size=len(rows))], np.where(own > 0, score, 0.0))
-        if value is not None:
-            values.append(value)
-    return np.array(values)
+    mean, there = _resampled(rows, rng)
+    score = np.broadcast_to(own, mean.shape)
+    known = np.isfinite(held).sum(axis=0) >= _SMALLEST_INTERVAL if len(held) else np.zeros(len(own), dtype=bool)
+    if known.any():
+        again, held_there = _resampled(held[:, known], rng)
+        moved = np.where(held_there, again - np.nanmean(held[:, known], axis=0), 0.0)
+        score = score.copy()
+        score[:, known] = np.clip(score[:, known] + moved, 1e-6, 1.0)
+    kept = there & (own > 0)
+    some = kept.any(axis=1)
+    return np.where(kept, mean, 0.0)[some].sum(axis=1) / np.where(kept, score, 0.0)[some].sum(axis=1)
+
+
+def _resampled(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each column over rows drawn again, and whether it has one: (draws, labels) each."""
+    drawn = rows[rng.integers(len(rows), size=(_RESAMPLED, len(rows)))]
+    count = np.isfinite(drawn).sum(axis=1)
+    return np.nansum(drawn, axis=1) / np.maximum(count, 1), count > 0
 
 
 def _surfaces(evidence: Evidence, report: Report, tell: Tell) -> None:
