@@ -387,6 +387,10 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
     only = report.metrics["utility.synthetic_only"]
     assert only.value == pytest.approx(0.55 / 0.75, abs=0.02), "against the real arm at the largest fraction"
     assert report.verdicts["synthetic_only"].ok is False
+    assert not any("the real arm itself" in note for note in report.notes)
+    rows = [tuple({**row, "dice": [0.3]} for row in one.rows) for one in scored.results]
+    low = replace(scored, results=tuple(replace(one, rows=row) for one, row in zip(scored.results, rows, strict=True)))
+    assert any("the real arm itself scores 0.30" in note for note in judged(volumes(), low).notes)
     few = replace(scored, results=tuple(replace(one, rows=one.rows[:4]) for one in scored.results))
     assert "4 test patients" in judged(volumes(), few).not_computed["utility.dice_gain"]
 
