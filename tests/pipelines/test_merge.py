@@ -228,7 +228,7 @@ def test_a_set_joins_real_cases_and_validates_on_unseen_patients(
     dataset: Path,
     prepared: Prepared,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "Dataset601_Mixed"
     capsys.readouterr()
@@ -314,7 +314,7 @@ def test_masks_of_real_patients_keep_those_out_of_validation(
     dataset: Path,
     prepared: Prepared,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
