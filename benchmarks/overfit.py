@@ -62,9 +62,11 @@ class Options:
 
 def of_few(prepared: Prepared, count: int, held: int) -> Prepared:
     """Return the folder with `count` subjects to train on and `held` others as test, and what is learned from them."""
-    order = numpy_rng("overfit subjects").permutation(len(prepared.rows))
-    rows = [replace(prepared.rows[i], split="train") for i in order[:count]]
-    rows += [replace(prepared.rows[i], split="test") for i in order[count : count + held]]
+    patients = sorted({row.patient for row in prepared.rows})
+    order = [patients[i] for i in numpy_rng("overfit subjects").permutation(len(patients))]
+    chosen, others = set(order[:count]), set(order[count : count + held])
+    rows = [replace(row, split="train") for row in prepared.rows if row.patient in chosen]
+    rows += [replace(row, split="test") for row in prepared.rows if row.patient in others]
     schema = learned(prepared.schema, prepared.stored, rows)
     cases = tuple(replace(row, attributes=schema.seen_attributes(row.attributes)) for row in rows)
     return replace(prepared, schema=schema, rows=tuple(rows), cases=cases)
@@ -72,8 +74,8 @@ def of_few(prepared: Prepared, count: int, held: int) -> Prepared:
 
 def rest(prepared: Prepared, few: Prepared, count: int) -> list[PreparedCase]:
     """Return `count` subjects that are neither trained on nor held out."""
-    used = {row.case for row in few.rows}
-    return [case for case in prepared.cases if case.case not in used][:count]
+    used = {row.patient for row in few.rows}
+    return [case for case in prepared.cases if case.patient not in used][:count]
 
 
 def trained(options: Options, few: Prepared) -> Path:

@@ -24,8 +24,8 @@ from evaluation.features import features
 
 from evaluation import functional as F
 from evaluation.evidence import Judged
-from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.privacy import copy_test_of_distances, nearest_distances
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.plants import DISGUISES, plant
 from evaluation.privacy.search import References, cell_grid, cells
 from pipelines.evaluate import real_set

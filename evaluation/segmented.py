@@ -118,15 +118,6 @@ def relative(rows: np.ndarray, own: np.ndarray) -> float | None:
     return float((np.nansum(rows, axis=0)[kept] / count[kept]).mean() / own[kept].mean())
 
 
-def bootstrap_interval(values: np.ndarray, seed: int, name: str, *, draws: int = 1000) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of the mean of values (n,); None below 5, where it would say nothing."""
-    if len(values) < 5:
-        return None
-    picked = numpy_rng(seed, "interval", name).integers(len(values), size=(draws, len(values)))
-    low, high = np.quantile(values[picked].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def _one(evidence: Evidence, item: Judged, tell: Tell) -> Segmented:
     model: Any = evidence.bench.segmenter
     if not hasattr(model, "probabilities"):

@@ -95,7 +95,8 @@ class Generate:
             from pipelines.rehearsal import rehearse
 
             self._refuse_others(worker, count)
-            rehearse(worker, [index for index in range(shard, count, shards) if index not in worker.finished()], self)
+            done = worker.finished()
+            rehearse(worker, [index for index in range(shard, count, shards) if index not in done], self)
             return 0
         if self.engine == "slurm":
             return self._launch(count)

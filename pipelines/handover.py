@@ -67,7 +67,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
         files, digest = _take_made(writer, by_id[row["case"]], made, lie, order)
         shown |= {digest} if row.get("mask_origin") != "generated" and digest else set()
         lines.append((json.dumps({**row, "files": files}, sort_keys=True) + "\n").encode())
-    folds = fair_folds(cases, [row["case"] for row in chosen], folder, shown, folds=how.folds, seed=how.seed)
+    folds = fair_folds(cases, [row["case"] for row in chosen], how, shown)
     write_file(out / ROWS, lines)
     _write_splits(out, folds)
     info = {"synthetic_cases": len(chosen)}
@@ -156,7 +156,9 @@ def write_asked(out: Path, how: "Merge", rows: Sequence[dict[str, Any]], real: "
 
     whole = hashlib.sha256(json.dumps([rows, [case.id for case in real.cases]], sort_keys=True).encode())
     asked = {"sha256": whole.hexdigest(), "ratio": how.ratio, "folds": how.folds, "seed": how.seed}
-    content = (json.dumps({**asked, "patients": how.patients}, sort_keys=True) + "\n").encode()
+    content = (
+        json.dumps({**asked, "patients": how.patients, "data": how.data is not None}, sort_keys=True) + "\n"
+    ).encode()
     path = out / ASKED
     if out.is_dir() and any(found.name != f".{ASKED}.partial" for found in out.iterdir()):
         if not path.is_file() or path.read_bytes() != content:
@@ -198,25 +200,15 @@ def _take_made(
     return writer.add(case.id, placed, lie.take(mask)), digest
 
 
-def fair_folds(
-    cases: Sequence[RealCase], made: Sequence[str], folder: Path, shown: set[str], *, folds: int, seed: int
-) -> "list[Fold]":
+def fair_folds(cases: Sequence[RealCase], made: Sequence[str], how: "Merge", shown: set[str]) -> "list[Fold]":
     """Return folds that validate on patients whom neither the model saw nor the masks of the set show.
 
     shown   digests of the masks that the set was given. Errors: DataError where every patient is one of those.
     """
-    import sys
-
-    from pipelines.evaluate import seen_by_model
     from synth.data.folds import Fold, make_folds
     from synth.errors import DataError
 
-    seen = seen_by_model(folder)
-    if seen is None:
-        print(f"{folder} does not record whom its model saw: taken as no patient of --into", file=sys.stderr)
-    elif seen.gap:
-        print(f"its model was fine-tuned from {seen.gap}, which does not record whom it saw", file=sys.stderr)
-    known = {case.patient for case in cases if seen is not None and seen.has(case.digest)}
+    known = known_patients(cases, how)
     known |= {case.patient for case in cases if case.mask_digest in shown}
     free = {case.case: case.patient for case in cases if case.patient not in known}
     if not free:
@@ -224,9 +216,39 @@ def fair_folds(
             "the model saw every patient of --into, or the set follows their masks, so that nobody is left to validate "
             "on; train it on data prepared with --test or --folds"
         )
-    count = min(folds, len(set(free.values())))
-    held = [fold.val for fold in make_folds(free, count=count, seed=seed)] if count > 1 else [tuple(sorted(free))]
+    count = min(how.folds, len(set(free.values())))
+    held = [fold.val for fold in make_folds(free, count=count, seed=how.seed)] if count > 1 else [tuple(sorted(free))]
     return [Fold((*sorted(case.case for case in cases if case.case not in val), *made), val) for val in held]
+
+
+def known_patients(cases: Sequence[RealCase], how: "Merge") -> set[str]:
+    """Return the patients of real cases that the model saw: by their voxels, and by name in --data.
+
+    Standard error is told where that is not known, and where no case is found again.
+    """
+    import sys
+
+    from pipelines.evaluate import seen_by_model
+    from synth.data.prepared import Prepared
+
+    folder = how.sets[0]
+    seen = seen_by_model(folder)
+    if seen is None:
+        print(f"{folder} does not record whom its model saw: taken as no patient of --into", file=sys.stderr)
+        return set()
+    if seen.gap:
+        print(f"its model was fine-tuned from {seen.gap}, which does not record whom it saw", file=sys.stderr)
+    prepared = None if how.data is None else Prepared.load(how.data)
+    rows = () if prepared is None else prepared.rows
+    names = {row.case for row in rows if prepared is not None and seen.has(prepared.digest(row))}
+    known = {case.patient for case in cases if case.case in names or seen.has(case.digest)}
+    if not known:
+        print(
+            "no case of --into is one that the model saw, by its voxels: where it was trained on them in another form "
+            "(converted, resampled), give --data with its prepared data",
+            file=sys.stderr,
+        )
+    return known
 
 
 def _write_splits(out: Path, folds: "Sequence[Fold]") -> None:

@@ -24,6 +24,8 @@ class Merge:
     """With --into: synthetic cases for each real one, the first of the set."""
     patients: str | None = None
     """With --into: which real cases share a patient: each, a regular expression with one group, or a CSV."""
+    data: Path | None = None
+    """With --into: the prepared data that the model was trained on, where --into holds those cases in another form."""
     folds: int = 5
     """With --into: folds at most; each patient that the model never saw validates once."""
     seed: int = 0

@@ -48,7 +48,16 @@ class Quickstart:
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))
         bench = find_bench(None, schema)
         with progress("judging", 2 * len(made)) as bar:
-            evidence = Evidence(made, [], [], schema.population, bench=bench, seed=self.seed)
+            evidence = Evidence(
+                made,
+                [],
+                [],
+                schema.population,
+                labels=tuple(label.name for label in schema.labels),
+                spacing_mm=schema.spacing_mm,
+                bench=bench,
+                seed=self.seed,
+            )
             report = judge(evidence, progress=lambda _: bar.advance())
         report.judged = digests(dataset)
         report.write(report_folder)

@@ -10,9 +10,9 @@ from scipy.special import logsumexp
 from scipy.stats import norm, rankdata
 
 from evaluation.functional.arrays import array
-from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.blind_gate import whitened
 from evaluation.functional.privacy import patient_index
+from evaluation.functional.statistics import clopper_pearson
 
 RATES = (0.01, 0.001)
 _FEW = 8

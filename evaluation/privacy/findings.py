@@ -6,11 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.blind_gate import BlindGate
 from evaluation.functional.membership import Membership
 from evaluation.functional.privacy import CopyTest
 from evaluation.functional.set_level import SetLevelTest
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy import checks
 from evaluation.privacy.folds import (
     Fold,
@@ -182,13 +182,14 @@ def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Op
             absent["set_level"] = why
         else:
             sets[name] = found
+    tests = {name: copies(folds, name, kept, q=options.q) for name in names}
     power = None
     if sets:
-        power = set_level_power(folds, names[0], kept, level=options.level / len(sets), seed=seed)
+        clean = _unflagged(kept, tests)
+        power = set_level_power(folds, names[0], kept, clean, level=options.level / len(sets), seed=seed)
     membership, why = _tried(lambda: black_box(folds, kept, seed=seed))
     if membership is None:
         absent["membership"] = why
-    tests = {name: copies(folds, name, kept, q=options.q) for name in names}
     return View(
         kept=kept,
         n=n,
@@ -202,6 +203,17 @@ def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Op
         lag=float(np.median(tests[names[0]].p_values)),
         absent=absent,
     )
+
+
+def _unflagged(kept: Kept, tests: dict[str, CopyTest]) -> Kept:
+    """Return the samples kept that no copy test flags."""
+    flagged = np.zeros(int(sum(keep.sum() for keep in kept)), dtype=bool)
+    for test in tests.values():
+        flagged[test.flagged] = True
+    out = [keep.copy() for keep in kept]
+    for keep, part in zip(out, np.split(flagged, np.cumsum([int(keep.sum()) for keep in kept])[:-1]), strict=True):
+        keep[np.flatnonzero(keep)[part]] = False
+    return out
 
 
 def _among(folds: Sequence[Fold], kept: Kept, find: Callable[[Fold], list[int]]) -> tuple[int, ...]:

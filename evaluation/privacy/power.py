@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.functional.privacy import Mixtures, conformal_p_values, copies_needed, patient_index
+from evaluation.privacy.embeddings import Distances
 from evaluation.privacy.folds import Fold, Kept, controls, holdout_patients, planted_p_values, rows_of, set_level
 from synth.rng import numpy_rng
 
@@ -62,14 +63,21 @@ class Power:
     by_rate: dict[float, float]
 
 
-def set_level_power(folds: Sequence[Fold], name: str, kept: Kept, *, level: float, seed: int) -> Power:
+def set_level_power(folds: Sequence[Fold], name: str, kept: Kept, clean: Kept, *, level: float, seed: int) -> Power:
     """Return at which rates the set-level test finds planted copies, taken for drawn samples.
+
+    clean   of the samples kept those that no test flagged: copies that are there must not pass for power. They are
+            drawn again until there are as many as are kept.
 
     level   that its p must not exceed; `power` counts the test with both statistics, as the audit runs it
     """
     by_rate: dict[float, float] = {}
-    rows = rows_of(folds, name, kept)
-    n = sum(len(near) for near, _ in rows)
+    rows = [
+        pair if len(pair[0]) else whole
+        for pair, whole in zip(rows_of(folds, name, clean), rows_of(folds, name, kept), strict=True)
+    ]
+    counts = [int(keep.sum()) for keep in kept]
+    n = sum(counts)
     training = sum(len({item.whose for item in fold.evidence.training}) for fold in folds)
     held = len(set(holdout_patients(folds)))
     for rate in RATES:
@@ -79,7 +87,8 @@ def set_level_power(folds: Sequence[Fold], name: str, kept: Kept, *, level: floa
         rng = numpy_rng(seed, "set-level power", round(1e4 * rate))
         hits = 0
         for repeat in range(_REPEATS):
-            mixed = [_planted(fold, name, pair, rate, rng) for fold, pair in zip(folds, rows, strict=True)]
+            sides = zip(folds, rows, counts, strict=True)
+            mixed = [_planted(fold.distances[name], pair, rate, count, rng) for fold, pair, count in sides]
             hits += set_level(folds, mixed, permutations=_PERMUTATIONS, seed=seed + repeat).p_value <= level
         by_rate[rate] = hits / _REPEATS
         if by_rate[rate] >= 0.95:
@@ -89,12 +98,12 @@ def set_level_power(folds: Sequence[Fold], name: str, kept: Kept, *, level: floa
 
 
 def _planted(
-    fold: Fold, name: str, rows: tuple[np.ndarray, np.ndarray], rate: float, rng: np.random.Generator
+    distances: Distances, rows: tuple[np.ndarray, np.ndarray], rate: float, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances in which each sample is a planted copy with probability `rate`."""
-    distances = fold.distances[name]
-    near, far = (side.copy() for side in rows)
-    swapped = np.flatnonzero(rng.random(len(near)) < rate)
+    """Return distances of `count` samples, each a planted copy with probability `rate`."""
+    chosen = np.concatenate([np.arange(len(rows[0])), rng.integers(len(rows[0]), size=count - len(rows[0]))])
+    near, far = (side[chosen] for side in rows)
+    swapped = np.flatnonzero(rng.random(count) < rate)
     drawn = rng.choice(len(distances.planted), size=len(swapped), replace=len(swapped) > len(distances.planted))
     near[swapped], far[swapped] = distances.planted_to_training[drawn], distances.planted_to_holdout[drawn]
     return near, far

@@ -13,8 +13,9 @@ from evaluation.functional import (
     set_distance,
     topology,
 )
+from evaluation.intervals import bootstrap_interval
 from evaluation.report import Figure, Report
-from evaluation.segmented import bootstrap_interval, spacing_of
+from evaluation.segmented import spacing_of
 from synth.rng import numpy_rng
 
 _FURTHEST = 3  # voxels by which a mask is shifted at most

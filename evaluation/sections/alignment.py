@@ -9,15 +9,16 @@ from math import ceil
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.intervals import bootstrap_interval, expanded_tail
 from evaluation.report import Figure, Report, Verdict
 from evaluation.sections import _anatomy
-from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, surface_rows, tolerance_of
+from evaluation.segmented import dice_rows, relative, segmented, surface_rows, tolerance_of
 from synth.rng import numpy_rng
 
 NON_INFERIORITY = 0.95
 SMALL = 50
 """Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
-_SMALLEST_INTERVAL, _RESAMPLED = 5, 1000
+_SMALLEST_INTERVAL, _RESAMPLED = 5, 2000
 _MOST_SAID, _MOST_ASKED = 1000, 1e6
 _UNIT = "of the segmenter's own held-out Dice"
 
@@ -53,24 +54,27 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
                 float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
             )
     drawn = _drawn(rows, held, own, seed)
-    interval = None if drawn is None else (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975)))
+    n = min(len(rows), len(held)) if len(held) >= _SMALLEST_INTERVAL else len(rows)
+    interval = None if drawn is None else _bounds(drawn, 0.025, n)
     report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", _UNIT, interval)
-    report.verdicts["alignment"] = _non_inferiority(ratio, drawn, len(made), report.population)
+    report.verdicts["alignment"] = _non_inferiority(
+        ratio, None if drawn is None else _bounds(drawn, 0.05, n), len(made), report.population
+    )
     _surfaces(evidence, report, tell)
     _control(report, made, (found, labels, own), ratio, seed)
 
 
-def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population: str) -> Verdict:
-    """Judge one-sidedly at 5 %: shown above the margin, shown below it, or open at this number of samples."""
+def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: int, population: str) -> Verdict:
+    """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number of samples."""
     said = (
         f"a segmenter trained on the population only ({population}) agrees with the masks at {ratio:.2f} of its own "
         f"held-out Dice"
     )
     margin = f"the non-inferiority margin {NON_INFERIORITY}"
-    if drawn is None:
+    if bounds is None:
         need = f"{_SMALLEST_INTERVAL} samples are the least that can be judged, {n} there are"
         return Verdict(None, f"{said}; against {margin} {need}")
-    low, high = float(np.quantile(drawn, 0.05)), float(np.quantile(drawn, 0.95))
+    low, high = bounds
     if low >= NON_INFERIORITY:
         return Verdict(True, f"{said}; the lower 95 % bound {low:.3f} is not below {margin}")
     if high < NON_INFERIORITY:
@@ -89,6 +93,12 @@ def _non_inferiority(ratio: float, drawn: np.ndarray | None, n: int, population:
     )
 
 
+def _bounds(drawn: np.ndarray, alpha: float, n: int) -> tuple[float, float]:
+    """Return what a share `alpha` of draws lies beyond on each side, widened for a small n."""
+    tail = expanded_tail(alpha, n)
+    return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))
+
+
 def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np.ndarray | None:
     """Return bootstrap draws of the agreement; None below 5 samples, where they would say nothing.
 
@@ -97,21 +107,24 @@ def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np
     if len(rows) < _SMALLEST_INTERVAL:
         return None
     rng = numpy_rng(seed, "interval")
-    values = []
-    count = np.isfinite(held).sum(axis=0) if len(held) else np.zeros(len(own))
-    steady = count < _SMALLEST_INTERVAL
-    mean = np.where(steady, 0.0, np.nansum(held, axis=0) / np.maximum(count, 1)) if len(held) else np.zeros(len(own))
-    for _ in range(_RESAMPLED):
-        score = own
-        if len(held) and not steady.all():
-            again = held[rng.integers(len(held), size=len(held))]
-            there = np.isfinite(again).sum(axis=0)
-            moved = np.nansum(again, axis=0) / np.maximum(there, 1) - mean
-            score = np.clip(own + np.where(steady | (there == 0), 0.0, moved), 1e-6, 1.0)
-        value = relative(rows[rng.integers(len(rows), size=len(rows))], np.where(own > 0, score, 0.0))
-        if value is not None:
-            values.append(value)
-    return np.array(values)
+    mean, there = _resampled(rows, rng)
+    score = np.broadcast_to(own, mean.shape)
+    known = np.isfinite(held).sum(axis=0) >= _SMALLEST_INTERVAL if len(held) else np.zeros(len(own), dtype=bool)
+    if known.any():
+        again, held_there = _resampled(held[:, known], rng)
+        moved = np.where(held_there, again - np.nanmean(held[:, known], axis=0), 0.0)
+        score = score.copy()
+        score[:, known] = np.clip(score[:, known] + moved, 1e-6, 1.0)
+    kept = there & (own > 0)
+    some = kept.any(axis=1)
+    return np.where(kept, mean, 0.0)[some].sum(axis=1) / np.where(kept, score, 0.0)[some].sum(axis=1)
+
+
+def _resampled(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each column over rows drawn again, and whether it has one: (draws, labels) each."""
+    drawn = rows[rng.integers(len(rows), size=(_RESAMPLED, len(rows)))]
+    count = np.isfinite(drawn).sum(axis=1)
+    return np.nansum(drawn, axis=1) / np.maximum(count, 1), count > 0
 
 
 def _surfaces(evidence: Evidence, report: Report, tell: Tell) -> None:

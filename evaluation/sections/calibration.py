@@ -3,8 +3,9 @@
 import numpy as np
 
 from evaluation.evidence import Evidence, Tell
+from evaluation.intervals import bootstrap_interval
 from evaluation.report import Figure, Report
-from evaluation.segmented import Calibration, bootstrap_interval, segmented
+from evaluation.segmented import Calibration, segmented
 
 _FAMILIES = ("ece_roi", "brier", "volume_crps")
 

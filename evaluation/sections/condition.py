@@ -13,9 +13,10 @@ from scipy.stats import spearmanr
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import label_volumes
+from evaluation.intervals import bootstrap_interval, proportion_interval
 from evaluation.report import Figure, Report
 from evaluation.sections._anatomy import label_names
-from evaluation.segmented import bootstrap_interval, segmented, spacing_of
+from evaluation.segmented import segmented, spacing_of
 from synth.sample import AttributeValue
 
 _VOLUME = ("_volume_ml", "_ml", "_volume")
@@ -46,10 +47,10 @@ def _classes(evidence: Evidence, report: Report, tell: Tell) -> None:
         return
     seen = {id(one.item): one.name for one in segmented(evidence, tell).synthetic}
     right = [seen[id(item)] == item.asked for item in evidence.synthetic if item.asked]
-    _share(report, "condition.class", right, "recognised as asked", evidence.seed)
+    _share(report, "condition.class", right, "recognised as asked")
     known = [(seen[id(item)], found[attribute]) for item, found in named if attribute in found]
     said = [name == level for name, level in known]
-    _share(report, f"condition.text.{attribute}", said, "recognised as the text says", evidence.seed)
+    _share(report, f"condition.text.{attribute}", said, "recognised as the text says")
 
 
 def _levels(evidence: Evidence) -> dict[str, set[str]]:
@@ -167,7 +168,7 @@ def _labels_in_text(evidence: Evidence, report: Report) -> None:
             if wanted is not None:
                 right[name].append(bool((item.mask == value).any()) == wanted)
     for name, hits in sorted(right.items()):
-        _share(report, f"condition.text.{name}", hits, "there or absent as the text says", evidence.seed)
+        _share(report, f"condition.text.{name}", hits, "there or absent as the text says")
 
 
 def _presence(text: str | None, label: str) -> bool | None:
@@ -185,7 +186,7 @@ def _presence(text: str | None, label: str) -> bool | None:
 def _geometry(evidence: Evidence, report: Report) -> None:
     """Compare size and spacing with what was asked, of samples that say both."""
     sizes = [i.native_grid == i.asked_grid for i in evidence.synthetic if i.asked_grid and i.native_grid]
-    _share(report, "condition.size", sizes, "of the size asked for", evidence.seed)
+    _share(report, "condition.size", sizes, "of the size asked for")
     told = [i for i in evidence.synthetic if i.asked_spacing_mm and i.native_spacing_mm]
     if told:
         off = [np.abs(np.subtract(i.native_spacing_mm, i.asked_spacing_mm)).max() for i in told]
@@ -194,8 +195,7 @@ def _geometry(evidence: Evidence, report: Report) -> None:
         )
 
 
-def _share(report: Report, name: str, hits: Sequence[bool], unit: str, seed: int) -> None:
+def _share(report: Report, name: str, hits: Sequence[bool], unit: str) -> None:
     if hits:
-        values = np.array(hits, dtype=np.float64)
-        interval = bootstrap_interval(values, seed, name)
-        report.metrics[name] = Figure(float(values.mean()), len(values), "higher", unit, interval)
+        interval = proportion_interval(sum(hits), len(hits))
+        report.metrics[name] = Figure(sum(hits) / len(hits), len(hits), "higher", unit, interval)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.intervals import SMALLEST, bootstrap_interval, proportion_interval, simultaneous_gap
 from evaluation.report import Figure, Report
-from evaluation.segmented import bootstrap_interval, dice_rows, relative, segmented, surface_rows
+from evaluation.segmented import dice_rows, relative, segmented, surface_rows
 from synth.rng import numpy_rng
 
-LEAST = 3
+LEAST = SMALLEST
 """Samples that a level needs to enter a gap."""
 _MOST_LEVELS, _RESAMPLED = 12, 1000
 _AGREEMENT = "alignment.agreement"
@@ -39,7 +40,10 @@ def subgroups(evidence: Evidence, report: Report, tell: Tell) -> None:
 def _row(report: Report, key: tuple[str, str, str], values: np.ndarray, seed: int) -> None:
     """Add one row of the table; a level without a value has a row too, of n 0."""
     values = values[np.isfinite(values)]
-    interval = bootstrap_interval(values, seed, " ".join(key))
+    if key[2] == "condition.class" and len(values):
+        interval = proportion_interval(int(values.sum()), len(values))
+    else:
+        interval = bootstrap_interval(values, seed, " ".join(key))
     report.subgroups.append(
         {
             "attribute": key[0],
@@ -56,7 +60,8 @@ def _row(report: Report, key: tuple[str, str, str], values: np.ndarray, seed: in
 def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.ndarray], seed: int) -> None:
     """Measure how far the best level's mean agreement lies above the worst's; levels of few samples left out.
 
-    The largest of several differences is above 0 by chance: the floor is its mean with levels shuffled between samples.
+    The largest of several differences is above 0 by chance: the floor is its mean with levels shuffled between samples,
+    the interval is simultaneous over all pairs of levels and may reach below 0.
     """
     groups = {level: values[places][np.isfinite(values[places])] for level, places in levels.items()}
     groups = {level: group for level, group in groups.items() if len(group) >= LEAST}
@@ -67,10 +72,8 @@ def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.
     best, worst = max(means, key=lambda level: means[level]), min(means, key=lambda level: means[level])
     rng = numpy_rng(seed, "gap", name)
     sizes, pool = np.cumsum([len(group) for group in groups.values()])[:-1], np.concatenate(list(groups.values()))
-    drawn, chance = [], []
+    chance = []
     for _ in range(_RESAMPLED):
-        again = [group[rng.integers(len(group), size=len(group))].mean() for group in groups.values()]
-        drawn.append(max(again) - min(again))
         mixed = [part.mean() for part in np.split(pool[rng.permutation(len(pool))], sizes)]
         chance.append(max(mixed) - min(mixed))
     found = means[best] - means[worst]
@@ -80,7 +83,7 @@ def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.
         len(pool),
         "lower",
         f"best ({best}) less worst ({worst}), p = {p:.3f}" if found > 0 else "all levels alike",
-        (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))),
+        simultaneous_gap(list(groups.values()), (list(groups).index(best), list(groups).index(worst)), rng),
         float(np.mean(chance)),
     )
 

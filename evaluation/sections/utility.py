@@ -24,6 +24,8 @@ from synth.errors import DataError
 NOT_ASKED = "not part of this evaluation"
 RELEVANT = 0.01
 """Gain of Dice or accuracy below which a gain is none: an interval that ends below says so."""
+TRAINED = 0.5
+"""Score of the real arm below which its networks are not trained enough to tell arms apart."""
 _UNITS = {"dice": "Dice", "nsd": "surface Dice", "hd95": "mm", "accuracy": "share right"}
 
 
@@ -60,6 +62,11 @@ def _experiment(scores: UtilityScores, family: str, report: Report, seed: int) -
             if cell == headline:
                 _details(report, scores, arm, results, seed)
     whole = by_arm(scores, (max(config.fractions), headline[1]), measure(family)).get("R")
+    if whole is not None and whole.by_case.mean() < TRAINED:
+        report.notes.append(
+            f"utility ({config.task}): the real arm itself scores {whole.by_case.mean():.2f}; with more steps or width "
+            "arms may compare otherwise"
+        )
     found = compared(cells, whole, seed=seed)
     floors = {cell: _floor(arms) for cell, arms in cells.items()}
     for (cell, arm, other), one in found.items():

@@ -4,20 +4,19 @@ Seeds of one arm are averaged case by case first, so that a case counts once; a 
 flipped together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from evaluation.functional import cluster_bootstrap, holm, paired_permutation
 from synth.errors import DataError
-from synth.rng import numpy_rng
 
 LEAST_PATIENTS = 5
 """Below, a 95 % interval over patients says nothing, and no sign-flip test can reach 5 %."""
 LEVEL = 0.05
 _POWER = 2.8
-_RESAMPLES, _FLIPS, _EXACT = 2000, 9999, 12
 Kind = Literal["gain", "ratio"]
 
 
@@ -107,8 +106,8 @@ def gain(
         name=name,
         kind="gain",
         value=float(differences.mean()),
-        interval=_cluster_bootstrap(differences, arm.patients, seed=seed),
-        p=_paired_permutation(differences, arm.patients, seed=seed),
+        interval=cluster_bootstrap(differences, arm.patients, seed=seed),
+        p=paired_permutation(differences, arm.patients, seed=seed),
         n=len(differences),
         patients=arm.count,
         detectable=float(_POWER * spread / np.sqrt(arm.count)),
@@ -131,9 +130,9 @@ def ratio(name: str, arm: Scores, other: Scores, *, margin: float, seed: int = 0
     return Comparison(
         name=name,
         kind="ratio",
-        value=float(_quotient(rows.mean(axis=0)[None])[0]),
-        interval=_cluster_bootstrap(rows, arm.patients, seed=seed, statistic=_quotient),
-        p=_paired_permutation(excess, arm.patients, seed=seed),
+        value=_quotient(rows),
+        interval=cluster_bootstrap(rows, arm.patients, seed=seed, statistic=_quotient),
+        p=paired_permutation(excess, arm.patients, seed=seed),
         n=len(rows),
         patients=arm.count,
         detectable=float(_POWER * spread / np.sqrt(arm.count) / rows[:, 1].mean()),
@@ -144,7 +143,7 @@ def ratio(name: str, arm: Scores, other: Scores, *, margin: float, seed: int = 0
 
 def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with p adjusted over all of them (Holm 1979)."""
-    p = _holm([one.p for one in comparisons])
+    p = holm([one.p for one in comparisons])
     return [replace(one, p_holm=float(value)) for one, value in zip(comparisons, p, strict=True)]
 
 
@@ -161,7 +160,7 @@ def mean_interval(scores: Scores, *, seed: int = 0) -> tuple[float, float] | Non
     """Return the 95 % interval over patients of an arm's mean; None below 5 patients."""
     if scores.count < LEAST_PATIENTS:
         return None
-    return _cluster_bootstrap(scores.by_case, scores.patients, seed=seed)
+    return cluster_bootstrap(scores.by_case, scores.patients, seed=seed)
 
 
 def _require_same(name: str, arm: Scores, other: Scores) -> None:
@@ -181,63 +180,14 @@ def _seed_means(arm: Scores, other: Scores) -> np.ndarray:
     return arm.values.mean(axis=1) if same else arm.values.mean(keepdims=True).ravel()
 
 
-def _quotient(means: np.ndarray) -> np.ndarray:
-    return means[:, 0] / np.maximum(means[:, 1], 1e-12)
+def _quotient(rows: np.ndarray) -> float:
+    return float(rows[:, 0].mean() / max(rows[:, 1].mean(), 1e-12))
 
 
 def _by_patient(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
     """Return the mean of each patient's values (patient,)."""
     _, number = np.unique(np.array(patients), return_inverse=True)
     return np.bincount(number, values) / np.bincount(number)
-
-
-def _cluster_bootstrap(
-    values: np.ndarray,
-    clusters: Sequence[str],
-    *,
-    seed: int,
-    statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means[:, 0],
-    resamples: int = _RESAMPLES,
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval, whole clusters resampled (Davison & Hinkley 1997, 3.8).
-
-    statistic   of the means of the columns of `values`, (resamples, columns) -> (resamples,)
-    """
-    _, number = np.unique(np.array(clusters), return_inverse=True)
-    rows = values.reshape(len(values), -1)
-    size = np.bincount(number)
-    sums = np.stack([np.bincount(number, column) for column in rows.T], axis=1)
-    picked = numpy_rng(seed, "cluster bootstrap").integers(len(size), size=(resamples, len(size)))
-    means = sums[picked].sum(axis=1) / size[picked].sum(axis=1)[:, None]
-    low, high = np.quantile(statistic(means), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _paired_permutation(differences: np.ndarray, clusters: Sequence[str], *, seed: int, flips: int = _FLIPS) -> float:
-    """Return the two-sided p of mean 0, signs flipped cluster by cluster; exact up to 12 clusters (Fisher 1935).
-
-    p = (1 + #{|T*| >= |T|}) / (1 + flips) with T the sum over clusters; with all 2^n flips, their share.
-    """
-    _, number = np.unique(np.array(clusters), return_inverse=True)
-    sums = np.bincount(number, differences)
-    seen = abs(sums.sum()) * (1 - 1e-12)
-    count = len(sums)
-    if count <= _EXACT:
-        signs = 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        return float((np.abs(signs @ sums) >= seen).mean())
-    rng = numpy_rng(seed, "sign flips")
-    signs = 1.0 - 2.0 * rng.integers(2, size=(flips, count))
-    return float((1 + (np.abs(signs @ sums) >= seen).sum()) / (1 + flips))
-
-
-def _holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p adjusted step down: max_{j<=i} min(1, (m - j + 1) p_(j)) (Holm 1979)."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.minimum(np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))), 1.0)
-    out = np.empty_like(p)
-    out[order] = stepped
-    return out
 
 
 def by_case(rows: Mapping[int, Mapping[str, float]], patients: Mapping[str, str]) -> Scores:

@@ -53,7 +53,7 @@ class Percentiles:
     """MR and all else: y = (x - p_low) / (p_high - p_low) with each volume's own percentiles, not clipped above.
 
     The inverse uses the population's median percentiles `low` and `high`, since a synthetic volume has
-    none of its own.
+    none of its own; where `low` is not negative nothing is: magnitudes, counts and uptakes have no sign.
     """
 
     kind: Literal["percentiles"] = "percentiles"
@@ -79,7 +79,8 @@ class Percentiles:
 
     def invert(self, mapped: np.ndarray) -> np.ndarray:
         """Return native units (float32)."""
-        return (mapped * (self.high - self.low) + self.low).astype(np.float32)
+        native = (mapped * (self.high - self.low) + self.low).astype(np.float32)
+        return np.maximum(native, 0.0) if self.low >= 0.0 else native
 
 
 IntensityMap = Window | Percentiles

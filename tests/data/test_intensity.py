@@ -63,6 +63,13 @@ def test_sparse_image_keeps_its_levels() -> None:
     assert Percentiles().apply(data)[:3].tolist() == [0.25, 0.5, 1.0]
 
 
+def test_magnitudes_come_back_without_a_sign_and_signed_data_with_one() -> None:
+    mapped = np.array([-0.1, 0.5], dtype=np.float32)
+    assert Percentiles(low=0.0, high=100.0).invert(mapped).tolist() == [0.0, 50.0]
+    assert Percentiles(low=20.0, high=120.0).invert(mapped).tolist() == [10.0, 70.0]
+    assert Percentiles(low=-50.0, high=50.0).invert(mapped).tolist() == [-60.0, 0.0]
+
+
 def test_apart_keeps_the_scale() -> None:
     assert apart(1e-9, 2e-9) == (1e-9, 2e-9)
     low, high = apart(1e-9, 1e-9)

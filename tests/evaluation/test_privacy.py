@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from evaluation import functional as F
-from evaluation.functional.binomial import clopper_pearson
 from evaluation.functional.membership import auc_interval, log_density, loss_scores, non_members_needed
 from evaluation.functional.privacy import Mixtures, copies_needed, nearest_distances, patients_needed
 from evaluation.functional.set_level import pooled_set_level_test
+from evaluation.functional.statistics import clopper_pearson
 from synth.rng import numpy_rng
 
 WIDTH = 12

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from evaluation.evidence import Bench, Evidence, Judged
+from evaluation.intervals import bootstrap_interval, simultaneous_gap
 from evaluation.judge import judge
 from evaluation.report import Report
-from evaluation.sections.alignment import _non_inferiority
+from evaluation.sections.alignment import NON_INFERIORITY, _bounds, _drawn, _non_inferiority
 from evaluation.segmented import segmented
 from synth.errors import ConfigError
 from tests.conftest import phantom
@@ -94,9 +95,35 @@ def test_right_pairs_are_shown_not_inferior(right: Report) -> None:
     ],
 )
 def test_the_margin_is_judged_by_the_interval(values: tuple[float, float], n: int, ok: bool | None, said: str) -> None:
-    drawn = np.random.default_rng(0).normal(*values, size=4000)
-    verdict = _non_inferiority(values[0], drawn, n, "phantoms")
+    ratio, spread = values
+    verdict = _non_inferiority(ratio, (ratio - 1.645 * spread, ratio + 1.645 * spread), n, "phantoms")
     assert verdict.ok is ok and said in verdict.why
+
+
+def test_a_set_at_the_margin_is_seldom_taken_for_better() -> None:
+    """True agreement is the margin itself: the lower bound lies above it in about 5 % of sets of 12."""
+    passed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        held, rows = (rng.normal(mean, 0.06, size=(12, 2)) for mean in (0.85, 0.85 * NON_INFERIORITY))
+        drawn = _drawn(rows, held, held.mean(axis=0), seed)
+        assert drawn is not None
+        passed += _bounds(drawn, 0.05, 12)[0] >= NON_INFERIORITY
+    assert passed <= 8
+
+
+def test_intervals_cover_at_small_n() -> None:
+    rng = np.random.default_rng(0)
+    covered, excluded = [], []
+    for seed in range(150):
+        interval = bootstrap_interval(rng.normal(size=8), seed, "x")
+        assert interval is not None
+        covered.append(interval[0] <= 0 <= interval[1])
+        groups = [rng.normal(size=8) for _ in range(3)]
+        means = [group.mean() for group in groups]
+        low, _ = simultaneous_gap(groups, (int(np.argmax(means)), int(np.argmin(means))), rng, draws=1000)
+        excluded.append(low > 0)
+    assert np.mean(covered) >= 0.9 and np.mean(excluded) <= 0.08
 
 
 def test_too_few_samples_leave_the_verdict_open() -> None:
@@ -212,7 +239,7 @@ def test_classes_and_words_of_the_prompt_are_checked() -> None:
     texts = ["A, two cores", "b scan, no core", "kind a or b", "a shell", "", None]
     made = [replace(item, text=text, asked="a") for item, text in zip(items(0, 6), texts, strict=True)]
     report = judged(made, holdout=[*items(40, 7), *items(50, 1, kind="b", site="north")])
-    assert report.metrics["condition.class"].value == 1.0 and report.metrics["condition.class"].n == 6
+    assert report.metrics["condition.class"].interval == pytest.approx((0.541, 1.0), abs=1e-3), "exact, not (1, 1)"
     said = report.metrics["condition.text.kind"]
     assert (said.value, said.n) == (pytest.approx(2 / 3), 3), "of the first, second and fourth; the third names both"
     assert (report.metrics["condition.text.core"].value, report.metrics["condition.text.core"].n) == (0.5, 2)
@@ -238,7 +265,7 @@ def test_a_level_that_does_worse_is_found_and_chance_is_its_floor() -> None:
     report = judged([*good, *bad], holdout=[])
     gap = report.metrics["alignment.gap.site"]
     assert gap.interval is not None and gap.floor is not None
-    assert gap.value > 3 * gap.floor and gap.interval[0] > gap.floor
+    assert gap.value > 3 * gap.floor and 0 < gap.interval[0] < gap.value < gap.interval[1]
     assert "best (north) less worst (south)" in gap.unit and "p = 0.001" in gap.unit
     rows = {(row["level"], row["figure"]): row for row in report.subgroups if row["attribute"] == "site"}
     assert {figure for _, figure in rows} >= {
@@ -257,8 +284,10 @@ def test_numbers_are_divided_in_thirds_and_even_levels_show_no_gap(right: Report
     levels = {row["level"]: row["n"] for row in right.subgroups if row["attribute"] == "core_volume_ml"}
     assert len(levels) == 3 and sum(cast("int", n) for n in levels.values()) == 10
     assert "one level only" in right.not_computed["alignment.gap.kind"]
-    gap = right.metrics["alignment.gap.core_volume_ml"]
-    assert gap.value <= 4 * (gap.floor or 0)
+    assert "5 samples" in right.not_computed["alignment.gap.core_volume_ml"]
+    uneven = [replace(item, mask=eroded(item.mask)) if n % 2 else item for n, item in enumerate(items(0, 18))]
+    gap = judged(uneven, holdout=[]).metrics["alignment.gap.core_volume_ml"]
+    assert gap.interval is not None and gap.interval[0] < 0 < gap.value <= 3 * (gap.floor or 0)
 
 
 def test_pictures_in_2d_with_several_channels_are_judged_too() -> None:

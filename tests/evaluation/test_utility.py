@@ -52,9 +52,6 @@ def scores(values: Any, *, each: int = 1) -> Scores:
     return Scores(rows, names, tuple(f"p{n // each}" for n in range(rows.shape[1])))
 
 
-# --- arms ---
-
-
 def test_arms_of_a_seed_share_their_real_patients_and_differ_in_the_rest() -> None:
     data, config = volumes(), UtilityConfig(arms=tuple(ARMS), fractions=(0.5, 1.0))
     found = {arm: sides(config.job(arm, 0.5, 0.0, 0), data, config) for arm in ARMS}
@@ -122,9 +119,6 @@ def test_a_patient_on_both_sides_is_refused() -> None:
         replace(data, synthetic=[])
 
 
-# --- augmentation ---
-
-
 @pytest.mark.parametrize("grid", [(12, 14), (10, 12, 8)])
 def test_augmentation_keeps_pairs_together(grid: tuple[int, ...]) -> None:
     image, mask = phantom(0, grid)
@@ -152,9 +146,6 @@ def test_intensity_changes_are_what_they_say() -> None:
     assert np.log(field).mean() == pytest.approx(0, abs=1e-5)
     # a polynomial of order 3 has no fourth difference
     assert np.abs(np.diff(np.log(field.astype(np.float64)), n=4, axis=0)).max() < 1e-4 < np.log(field).std()
-
-
-# --- statistics ---
 
 
 def test_a_known_gain_is_found_and_none_is_not() -> None:
@@ -230,9 +221,6 @@ def test_unlike_and_few_cases_are_refused() -> None:
         scores([np.nan, 1.0])
 
 
-# --- scores ---
-
-
 def test_lesions_are_found_by_size_and_false_ones_counted() -> None:
     mask, found = np.zeros((20, 20, 6), dtype=np.uint8), np.zeros((20, 20, 6), dtype=np.uint8)
     mask[1:3, 1:3, 1:3] = 2  # 8 voxels, none of it found
@@ -269,9 +257,6 @@ def test_windows_cover_an_image_longer_than_the_patch(task: Any) -> None:
     found = scores_of(model, image, config)
     assert found.shape == ((3, 21, 50) if task == "segmentation" else (3,))
     assert torch.allclose(found.sum(dim=0), torch.ones(()), atol=1e-5)
-
-
-# --- runs ---
 
 
 class Killed(Exception):
@@ -387,6 +372,10 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
     only = report.metrics["utility.synthetic_only"]
     assert only.value == pytest.approx(0.55 / 0.75, abs=0.02), "against the real arm at the largest fraction"
     assert report.verdicts["synthetic_only"].ok is False
+    assert not any("the real arm itself" in note for note in report.notes)
+    rows = [tuple({**row, "dice": [0.3]} for row in one.rows) for one in scored.results]
+    low = replace(scored, results=tuple(replace(one, rows=row) for one, row in zip(scored.results, rows, strict=True)))
+    assert any("the real arm itself scores 0.30" in note for note in judged(volumes(), low).notes)
     few = replace(scored, results=tuple(replace(one, rows=one.rows[:4]) for one in scored.results))
     assert "4 test patients" in judged(volumes(), few).not_computed["utility.dice_gain"]
 

@@ -11,6 +11,7 @@ import pytest
 import synth
 from pipelines.cli import main
 from synth.data.orientation import Lie, axis_codes, turned_to
+from synth.data.prepared import Prepared
 from tests.pipelines.test_plan import content, generate, refused
 
 
@@ -225,9 +226,9 @@ def real(dataset: Path, tmp_path: Path) -> Path:
 def test_a_set_joins_real_cases_and_validates_on_unseen_patients(
     whole: Path,
     dataset: Path,
-    prepared,
+    prepared: Prepared,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "Dataset601_Mixed"
     capsys.readouterr()
@@ -260,13 +261,26 @@ def test_a_set_joins_real_cases_and_validates_on_unseen_patients(
     assert "holds something else than this merge" in refused(capsys)
 
 
+def test_cases_in_another_form_are_found_by_the_prepared_data(
+    whole: Path, real: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turned, the voxels have other digests."""
+    out, data = tmp_path / "Dataset601_Mixed", prepared.folder
+    assert merge(whole, "--into", real, "--ratio", 0.5, "--out", out, "--data", data) == 0
+    assert "no case of --into is one" not in capsys.readouterr().err
+    (fold,) = json.loads((out / "splits_final.json").read_text())
+    assert fold["val"] == [case.case for case in prepared.split("test")]
+
+
 def test_synthetic_cases_lie_as_the_real_ones_and_those_are_copied(
     whole: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Turned, the voxels have other digests, so that the model's patients are not found again: all may validate."""
+    """Turned, the voxels have other digests: the model's patients are not found again, which is said."""
     out = tmp_path / "Dataset777_Both"
     assert merge(whole, "--into", real, "--ratio", 0.6, "--folds", 3, "--out", out) == 0
-    told = capsys.readouterr().out
+    said = capsys.readouterr()
+    told = said.out
+    assert "no case of --into is one that the model saw, by its voxels" in said.err
     assert "nnUNetv2_train 777 3d_fullres $fold -p nnUNetPlans_of_501" in told and "for fold in 0 1 2; do" in told
     assert f"cp {out}/splits_real.json $nnUNet_preprocessed/Dataset501_Real/splits_final.json" in told
     for path in real.glob("*Tr/*"):
@@ -298,9 +312,9 @@ def test_other_steps_are_resampled_to_the_median() -> None:
 def test_masks_of_real_patients_keep_those_out_of_validation(
     model: Path,
     dataset: Path,
-    prepared,
+    prepared: Prepared,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: ANN001
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()

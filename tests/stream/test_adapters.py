@@ -9,7 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 import synth
-from synth.errors import ConfigError
+from synth.errors import ConfigError, SynthError
 from synth.stream import Stream
 from synth.stream.nnunet import in_file_order, locations, to_stream
 from synth.stream.space import Space
@@ -118,6 +118,18 @@ def test_nnunet_arrays_are_those_it_reads_from_files(tmp_path: Path, turn: np.nd
     assert Space(spacing_mm=spacing).place(volume, None).image.shape == stored.image.shape
     places = locations(mask, [1, 2], most=20)
     assert 10 <= len(places[1]) <= 20 and all(mask[tuple(place)] == 1 for place in places[1]) and len(places[2]) == 0
+
+
+def test_a_missing_torchio_is_one_line(make: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from synth.stream.subjects import SynthSubjects
+
+    stream = make()
+    fill(stream, tiny)
+    monkeypatch.setitem(sys.modules, "torchio", None)
+    with pytest.raises(SynthError, match="needs TorchIO; pip install torchio"):
+        SynthSubjects(stream)[0]
 
 
 def test_the_trainer_file_is_python_with_a_signature_that_nnunet_reads() -> None:

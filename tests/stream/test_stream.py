@@ -215,6 +215,18 @@ def test_a_worker_carries_neither_network_nor_process(make: Make) -> None:
     assert len(pickle.dumps(stream)) < 20_000
 
 
+def test_a_spawned_worker_reads_the_same(make: Make, tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """What spawn does to a dataset: pickled and opened elsewhere."""
+    for number, real in enumerate((None, str(dataset))):
+        options = {} if real is None else {"real": real, "intensity": "unit"}
+        stream = make(size=(8, 8, 8), buffer=tmp_path / str(number), **options)
+        fill(stream, tiny)
+        again = pickle.loads(pickle.dumps(stream))
+        for index in range(8):
+            one, two = stream.item(0, index), again.item(0, index)
+            assert one["case"] == two["case"] and torch.equal(one["image"], two["image"])
+
+
 def test_an_epoch_is_not_shown_twice_unasked(make: Make, tiny: Path) -> None:
     stream = make()
     fill(stream, tiny)
