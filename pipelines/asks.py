@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 
 class MaskFile(NamedTuple):
-    """A mask to follow: its file, its labels by name (None: the model's own values count) and the case it is of."""
+    """A mask to follow: its file, its labels by name (None: the model's own values count) and the case it is of.
+
+    image   the DICOM series on whose grid a SEG lies; None where the file says its own
+    """
 
     path: str
     labels: tuple[tuple[str, int], ...] | None
     case: str
+    image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Job:
     masks: tuple[MaskFile, ...]
     plan: Plan | None = None
     device: str = "cpu"
+    format: str = "nnunet"
+    prompts: bool = False
 
 
 class Asks:
@@ -93,10 +99,11 @@ class Asks:
         Pictures have no direction: they stay as stored, whoever of mask and model is one, and lie as the model's data.
         """
         from synth.data.placement import laid, turned
-        from synth.io import PICTURES, read
+        from synth.data.reading import read_labels
+        from synth.io import PICTURES
 
-        path, labels, _ = self.job.masks[number]
-        mask = read(path, labels=self.schema.label_values if labels is None else dict(labels))
+        path, labels, _, image = self.job.masks[number]
+        mask = read_labels(path, self.schema.label_values if labels is None else dict(labels), image)
         direction = self.schema.direction
         if direction is None or self.schema.file_ending in PICTURES:
             return mask
@@ -105,11 +112,14 @@ class Asks:
     def mask_digests(self) -> list[tuple[str, str]]:
         """Return (case, digest) of every mask that samples may follow. Errors: DataError for unreadable masks."""
         from synth.data.prepared import mask_digest
-        from synth.io import read
+        from synth.data.reading import read_labels
+
+        # voxels as the file has them, as `prepare` saw them; a SEG has names alone
+        def stored(one: MaskFile) -> "Volume":
+            return read_labels(one.path, dict(one.labels or self.schema.label_values) if one.image else {}, one.image)
 
         masks = (self.job.masks[number] for number in self._followed())
-        # voxels as the file has them, as `prepare` saw them
-        return [(one.case, mask_digest(read(one.path, labels={}).data)) for one in masks]
+        return [(one.case, mask_digest(stored(one).data)) for one in masks]
 
     def request(self) -> dict[str, object]:
         """Return what decides the asks: of a plan how many samples it has, and the hash of what it asks of them."""
@@ -117,8 +127,10 @@ class Asks:
 
         plan, spread = self.job.plan, self.job.spread
         masks = hashlib.sha256()
-        for path, labels, _ in self.job.masks:
-            masks.update(f"{Path(path).name} {labels} ".encode() + bytes.fromhex(self._sha256(path)))
+        for path, labels, _, image in self.job.masks:
+            told = [path] if image is None else [path, image]  # a SEG's grid is its series'
+            content = b"".join(bytes.fromhex(self._sha256(one)) for one in told)
+            masks.update(f"{Path(path).name} {labels} ".encode() + content)
         in_turn = bool(self.job.masks) and (plan is None or not plan.says_masks)
         return {
             "text": self.job.text,
@@ -137,8 +149,10 @@ class Asks:
         assert self.job.plan is not None
         said: list[tuple[str, int]] = []
         for row, count in self.job.plan.runs(samples):
-            mask = self._numbers[row.mask] if row.mask is not None else None
-            content = None if mask is None else [self._sha256(self.job.masks[mask].path), self.job.masks[mask].labels]
+            mask = None if row.mask is None else self.job.masks[self._numbers[row.mask]]
+            content = None if mask is None else [self._sha256(mask.path), mask.labels]
+            if mask is not None and content is not None and mask.image is not None:
+                content.append(self._sha256(mask.image))
             asked = self.schema.check_attributes(dict(row.attributes))
             said.append((json.dumps([row.text, content, asked], sort_keys=True), count))
         whole = hashlib.sha256()
@@ -295,7 +309,7 @@ class Asks:
         from synth.formats.cases import values_of
 
         mask, own = self.mask(number), self.schema.label_values
-        path, labels, _ = self.job.masks[number]
+        path, labels, *_ = self.job.masks[number]
         if mask.spatial_dims != len(self.schema.grid) or mask.channels != 1:
             raise GeometryError(
                 f"{path} is {mask.spatial_dims}D with {mask.channels} channels, the model takes masks in "
@@ -330,6 +344,7 @@ def mask_files(folder: Path | None) -> tuple[MaskFile, ...]:
     """Return the masks of a folder; without a dataset.json the model's own values count."""
     if folder is None:
         return ()
+    from synth.data.reading import series_of
     from synth.errors import DataError
     from synth.formats import find, read
     from synth.io import SUFFIXES, suffix_of
@@ -340,7 +355,7 @@ def mask_files(folder: Path | None) -> tuple[MaskFile, ...]:
     if (folder / "dataset.json").is_file() or find(folder) is not None:
         dataset = read(folder)
         labels = tuple(dataset.label_values.items())
-        return tuple(MaskFile(str(case.mask), labels, case.id) for case in dataset.cases)
+        return tuple(MaskFile(str(case.mask), labels, case.id, series_of(case)) for case in dataset.cases)
     files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(known) and path.name[0] != ".")
     if not files:
         raise DataError(f"--masks {folder} holds no volumes; known suffixes are {', '.join(known)}")

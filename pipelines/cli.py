@@ -21,6 +21,7 @@ VERBS = {
     "prepare": "a labelled dataset -> patient-level splits, working arrays, a plan",
     "train": "every stage of a recipe; ends in a model folder",
     "generate": "paired image-mask volumes from a model",
+    "export": "a generated set in another layout, without generating again",
     "merge": "shards of a set joined, or a set put into a real dataset for nnU-Net",
     "reproduce": "samples of a set made again and compared",
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",

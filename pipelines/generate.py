@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pipelines.plans import Plan
     from pipelines.samples import Worker
 
+FormatName = Literal["nnunet", "msd", "bids", "dicom", "folder", "medmnist", "synthrad", "webdataset", "hf"]
+"""The layouts that `synth.formats.WRITERS` writes."""
 LARGEST_COUNT = 1_000_000
 LARGEST_STEPS = 10_000
 LARGEST_GUIDANCE = 100.0
@@ -21,7 +23,7 @@ LARGEST_GUIDANCE = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Write image-mask pairs of MODEL as an nnU-Net dataset with a manifest.
+    """Write image-mask pairs of MODEL as a dataset with a manifest.
 
     The same command again completes a set that was cut short; a larger --count extends it.
     """
@@ -68,6 +70,10 @@ class Generate:
     """Make one sample, say time, disk and memory of the whole, and write nothing."""
     data: Path | None = None
     """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
+    format: FormatName = "nnunet"
+    """Layout of the set; see docs/formats.md."""
+    prompts: bool = False
+    """Also write prompts.jsonl and boxes.json: points, boxes, scribbles, captions, questions, measured on the masks."""
     shard: str = "0/1"
     """i/n: only the samples whose index is i modulo n; the manifest is written once every shard is done."""
 
@@ -109,8 +115,8 @@ class Generate:
             self._claim(worker, count)
             done = worker.finished()
             todo = [index for index in range(shard, count, shards) if index not in done]
-            if todo:  # without dataset.json, an unfinished folder is not taken for a dataset; nor is the shard done
-                (self.out / "dataset.json").unlink(missing_ok=True)
+            if todo:  # without its index, an unfinished folder is not taken for a dataset; nor is the shard done
+                worker.writer.reopen()
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
         held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
         with held, progress("samples", len(todo)) as bar:
@@ -163,6 +169,8 @@ class Generate:
             masks=mask_files(self.masks),
             plan=plan,
             device=device,
+            format=self.format,
+            prompts=self.prompts,
         )
 
     def _plan(self) -> "Plan | None":
@@ -208,8 +216,7 @@ class Generate:
 
     def _refuse_others(self, worker: "Worker", count: int) -> bool:
         """Return True where the output holds this very ask. Errors: OutputError for another, or for fewer samples."""
-        import json
-
+        from pipelines.records import read_request
         from synth.errors import OutputError
 
         path = self.out / "request.json"
@@ -220,11 +227,10 @@ class Generate:
             return False
         asked = worker.request()
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            before.setdefault("device", "cpu")  # sets of before could have no other
-            differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
-        except (OSError, ValueError, AttributeError) as error:
+            before = read_request(path)
+        except (OSError, ValueError) as error:
             raise OutputError(f"{path} is broken ({error}); give another --out") from error
+        differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
         longer = "plan" in differ and worker.asks.extends(before.get("plan"))
         if longer:
             differ.remove("plan")

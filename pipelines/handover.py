@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.joining import copy_checked, whole_set
+from pipelines.joining import whole_set
 
 if TYPE_CHECKING:
     from pipelines.merge import Merge
@@ -41,7 +41,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     from synth.data.splits import patients_of
     from synth.errors import ConfigError, OutputError
     from synth.formats import read
-    from synth.io import read_header, write_bytes, write_lines
+    from synth.io import read_header, write_bytes, write_file
 
     (folder,), out = how.sets, how.out
     name = _DATASET.fullmatch(out.name)
@@ -68,7 +68,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
         shown |= {digest} if row.get("mask_origin") != "generated" and digest else set()
         lines.append((json.dumps({**row, "files": files}, sort_keys=True) + "\n").encode())
     folds = fair_folds(cases, [row["case"] for row in chosen], how, shown)
-    write_lines(out / ROWS, lines)
+    write_file(out / ROWS, lines)
     _write_splits(out, folds)
     info = {"synthetic_cases": len(chosen)}
     if as_stored:
@@ -173,6 +173,7 @@ def _take_real(
     """Write a real case, its files as they are where nnU-Net takes them so."""
     from synth.data.prepared import mask_digest, voxel_digest
     from synth.data.reading import read_image, read_mask
+    from synth.formats.writing import copy_checked
 
     image = read_image(case, real)
     mask = read_mask(case, real, image)

@@ -1,11 +1,9 @@
 """Shards of one set from separate folders, joined: what one process had written, byte for byte. Needs no model."""
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.records import (
     MANIFEST,
@@ -13,14 +11,20 @@ from pipelines.records import (
     SetFacts,
     case_name,
     finish_set,
+    layout_of,
     manifest_rows,
+    prompts_path,
     read_notes,
     read_record,
+    read_request,
     record_path,
     recorded,
+    whole_record,
 )
 
-_BLOCK = 1 << 20
+if TYPE_CHECKING:
+    from synth.formats.writing import Writer
+
 _SHOWN = 8
 
 
@@ -45,10 +49,14 @@ def join(shards: Sequence[Path], out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         write_bytes(out / REQUEST, request)
-        todo = [index for index in range(count) if not record_path(out, index).is_file()]
+        writer = facts.writer(out)
+        sources = {folder: facts.writer(folder) for folder in shards}
+        todo = [index for index in range(count) if not whole_record(writer, index)]
+        if todo:
+            writer.reopen()
         with progress("samples", len(todo)) as bar:
             for index in todo:
-                _copy(owners[index], out, index)
+                _copy(sources[owners[index]], writer, index)
                 bar.advance()
         finish_set(out, facts, seen, count, validation)
     return count
@@ -65,13 +73,12 @@ def _one_request(shards: Sequence[Path]) -> bytes:
         if not path.is_file():
             raise DataError(f"{folder} is no shard: it has no {REQUEST}; give folders that `synth generate` wrote")
         try:
-            asked = json.loads(path.read_text(encoding="utf-8"))
-            names = sorted(asked)
-        except (OSError, ValueError, TypeError) as error:
+            asked = read_request(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} is broken ({error}); run the shard's `synth generate` again") from error
         first = first if content else asked
         content = content or path.read_bytes()
-        differ = [name for name in sorted({*names, *first}) if asked.get(name) != first.get(name)]
+        differ = [name for name in sorted({*asked, *first}) if asked.get(name) != first.get(name)]
         if differ:
             name = differ[0]
             raise DataError(
@@ -159,57 +166,42 @@ def _require_own(out: Path, request: bytes) -> None:
         raise OutputError(f"{out} holds something else than these shards; give another --out")
 
 
-def _copy(folder: Path, out: Path, index: int) -> None:
+def _copy(source: "Writer", target: "Writer", index: int) -> None:
     """Copy one sample, its record last. Errors: DataError for a file that is not as its record says."""
+    from synth.formats.writing import copy_checked
     from synth.io import write_bytes
 
-    record = record_path(folder, index)
+    record, copied = (record_path(one.folder, index) for one in (source, target))
     row = read_record(record, index)
-    for name, digest in row["files"].items():
-        copy_checked(folder / name, out / name, digest)
-    write_bytes(record_path(out, index), record.read_bytes())
-
-
-def copy_checked(source: Path, target: Path, digest: str | None = None) -> None:
-    """Copy a file beside its place and swap it in. Errors: DataError where it is not of this sha256; OutputError."""
-    import hashlib
-
-    from synth.errors import DataError
-    from synth.io import write_lines
-
-    whole = hashlib.sha256()
-
-    def blocks() -> Iterator[bytes]:
-        with _readable(source) as file:
-            while block := file.read(_BLOCK):
-                whole.update(block)
-                yield block
-        if digest is not None and whole.hexdigest() != digest:
-            raise DataError(f"{source} is not as its record says: it was cut short or changed; generate it again")
-
-    write_lines(target, blocks())
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[Any]:
-    """Open a file for reading; that it is missing is told of it, not of the copy."""
-    from synth.errors import DataError
-
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror}); generate it again") from error
-    with file:
-        yield file
+    target.take(source, case_name(index), row["files"])
+    if row.get("prompts") is not None:
+        copy_checked(prompts_path(record), prompts_path(copied), row["prompts"])
+    write_bytes(copied, record.read_bytes())
 
 
 def whole_set(folder: Path) -> list[dict[str, Any]]:
     """Return the manifest of a set that is complete. Errors: DataError where it is not, with the broken line."""
     from synth.errors import DataError
 
-    if not (folder / MANIFEST).is_file() or not (folder / "dataset.json").is_file():
-        raise DataError(f"{folder} is no whole set (no {MANIFEST} and dataset.json); run its `synth generate` again")
+    needed = [MANIFEST, *_index(folder)]
+    if not all((folder / name).is_file() for name in needed):
+        told = " and ".join(needed)
+        raise DataError(f"{folder} is no whole set (no {told}); run its `synth generate` again")
     rows = list(manifest_rows(folder / MANIFEST))
     if [row["index"] for row in rows] != list(range(len(rows))) or not rows:
         raise DataError(f"{folder / MANIFEST} does not count from 0 up; run the `synth generate` of the set again")
     return rows
+
+
+def _index(folder: Path) -> tuple[str, ...]:
+    """Return the files that make a set a dataset, by the layout it was asked for. Errors: DataError."""
+    from synth.errors import DataError
+    from synth.formats import WRITERS
+    from synth.formats.writing import Description
+
+    path = folder / REQUEST
+    try:
+        asked = read_request(path) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is broken ({error}); generate the set again") from error
+    return WRITERS[layout_of(asked)](folder, Description(name="", channels=("",), labels=())).index

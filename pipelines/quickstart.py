@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.generate import FormatName
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
@@ -16,6 +18,10 @@ class Quickstart:
     """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
     workers: int = 0
     """Processes of one thread each; 0 = one a core, one in all on a GPU."""
+    format: FormatName = "nnunet"
+    """Layout of dataset/, one that is read as files: all but medmnist and webdataset."""
+    prompts: bool = False
+    """Also write prompts.jsonl and boxes.json: points, boxes, scribbles, captions, questions, measured on the masks."""
 
     def run(self) -> int:
         """Generate, then judge."""
@@ -25,10 +31,17 @@ class Quickstart:
         from pipelines.generate import Generate
         from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
+        from synth.errors import ConfigError
         from synth.generator import load
 
+        if self.format in ARCHIVES:
+            raise ConfigError(
+                f"--format {self.format} makes archives, which the judge does not read; generate them with "
+                f"`synth generate {MODEL} --format {self.format}`, or give another --format"
+            )
         dataset, report_folder = self.out / "dataset", self.out / "report"
         asked = {"seed": self.seed, "workers": self.workers, "device": self.device}
+        asked |= {"format": self.format, "prompts": self.prompts}
         Generate(model=MODEL, out=dataset, count=COUNT, spread=("contrast",), **asked).run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
@@ -56,3 +69,4 @@ class Quickstart:
 
 MODEL = "brain-tiny"
 COUNT = 8
+ARCHIVES = ("medmnist", "webdataset")

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synth.data.seen import Seen
-    from synth.formats.nnunet import DatasetWriter
+    from synth.formats.writing import Description, Writer
 
 MANIFEST, REQUEST = "manifest.jsonl", "request.json"
 _CASE = re.compile(r"syn_([0-9]{5,})")
@@ -27,6 +27,22 @@ def case_name(index: int) -> str:
 def record_path(out: Path, index: int) -> Path:
     """Return where the record of a finished sample lies."""
     return out / "records" / f"{case_name(index)}.json"
+
+
+def prompts_path(record: Path) -> Path:
+    """Return where lies what was derived of a sample's mask: beside its record, which keeps the sha256."""
+    return record.with_suffix(".prompts")
+
+
+def write_derived(record: Path, derived: dict[str, Any]) -> str:
+    """Write what was derived of a sample's mask beside its record and return the sha256."""
+    import hashlib
+
+    from synth.io import write_bytes
+
+    content = json.dumps(derived).encode()
+    write_bytes(prompts_path(record), content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def recorded(out: Path) -> Iterator[int]:
@@ -48,15 +64,28 @@ def read_record(path: Path, index: int) -> dict[str, Any]:
     return row
 
 
-def whole_record(out: Path, index: int) -> bool:
+def whole_record(writer: "Writer", index: int) -> bool:
     """True where the record of a sample is whole and its files are there: a cut of power may leave empty ones."""
     from synth.errors import DataError
 
+    record = record_path(writer.folder, index)
     try:
-        row = read_record(record_path(out, index), index)
-        return all((out / path).stat().st_size > 0 for path in row["files"])
+        row = read_record(record, index)
+        derived = row.get("prompts") is None or prompts_path(record).stat().st_size > 0
+        return derived and writer.whole(case_name(index), row["files"])
     except (DataError, OSError):
         return False
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """Return what a set was asked for; what a request of before does not say had one value then.
+
+    Errors: OSError, and ValueError where it is broken.
+    """
+    asked = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(asked, dict):
+        raise ValueError("it is no object")
+    return {"device": "cpu", "format": "nnunet", "prompts": False, **asked}
 
 
 def manifest_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -93,28 +122,49 @@ def _row(text: str) -> dict[str, Any]:
     return row
 
 
+def layout_of(asked: dict[str, Any]) -> str:
+    """Return the name of a set's layout by its request: as it was generated, or as it was exported. Errors: DataError.
+
+    >>> layout_of({"format": "msd"}), layout_of({"export": "bids", "format": "nnunet"})
+    ('msd', 'bids')
+    """
+    from synth.errors import DataError, nearest
+    from synth.formats import WRITERS
+
+    name = asked.get("export", asked.get("format", "nnunet"))
+    if name not in WRITERS:
+        raise DataError(f"{REQUEST} says the layout {name!r}, which is not written here; {nearest(str(name), WRITERS)}")
+    return name
+
+
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """What the dataset of a set is called and holds; `writer` writes it."""
+    """What all samples of a set share, the layout and whether prompts are derived; `writer` writes it."""
 
-    name: str
-    channels: tuple[str, ...]
-    labels: Mapping[str, int]
-    file_ending: str
-    extra: Mapping[str, object]
+    about: "Description"
+    format: str = "nnunet"
+    prompts: bool = False
 
-    def writer(self, out: Path) -> "DatasetWriter":
+    def writer(self, out: Path) -> "Writer":
         """Return what writes samples into `out`."""
-        from synth.formats.nnunet import DatasetWriter
+        from synth.formats import WRITERS
 
-        return DatasetWriter(
-            out,
-            name=self.name,
-            channels=self.channels,
-            labels=self.labels,
-            file_ending=self.file_ending,
-            extra=self.extra,
-        )
+        return WRITERS[self.format](out, self.about)
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "SetFacts":
+        """Return the facts of their JSON. Errors: KeyError, TypeError, AttributeError where something is missing."""
+        from synth.formats import WRITERS
+        from synth.formats.writing import Description
+        from synth.volume import Label
+
+        about = dict(row["about"])
+        labels = [{**label, "colour": label["colour"] and tuple(label["colour"])} for label in about.pop("labels")]
+        known = tuple(Label(**label) for label in labels)
+        described = Description(**{**about, "channels": tuple(about["channels"]), "labels": known})
+        if row["format"] not in WRITERS:
+            raise KeyError(f"format {row['format']!r}")
+        return cls(about=described, format=row["format"], prompts=row["prompts"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,24 +201,24 @@ def read_notes(out: Path) -> list[ShardNote]:
     for path in sorted(out.glob("shard-*-of-*.json")):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            facts = row.pop("facts")
-            facts["channels"] = tuple(facts["channels"])
+            facts = SetFacts.of(row.pop("facts"))
             row["validation"] = tuple(row["validation"])
-            notes.append(ShardNote(facts=SetFacts(**facts), **row))
+            notes.append(ShardNote(facts=facts, **row))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} is broken ({error!r}); run the shard's `synth generate` again") from error
     return notes
 
 
 def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, validation: Iterable[str] = ()) -> None:
-    """Write manifest.jsonl and dataset.json from the records, and what the set says of patients; notes go.
+    """Write manifest.jsonl and the layout's index from the records, and what the set says of patients; notes go.
 
     Standard error is told where samples were made in several numeric environments.
     """
     import sys
 
     from pipelines.sidecars import write_sidecars
-    from synth.io import write_lines
+    from synth.formats.writing import Told
+    from synth.io import write_file
 
     samples = [case_name(index) for index in range(count)]
     write_sidecars(out, seen, samples, tuple(validation))
@@ -180,8 +230,12 @@ def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, vali
             places.add(json.dumps(json.loads(text).get("environment"), sort_keys=True))
             yield text + b"\n"
 
-    write_lines(out / MANIFEST, lines())
-    facts.writer(out).finish(count)
+    write_file(out / MANIFEST, lines())
+    if facts.prompts:
+        from synth.formats.prompts import write_prompts
+
+        write_prompts(out, (prompts_path(record_path(out, index)) for index in range(count)))
+    facts.writer(out).finish(count, (Told.of(row) for row in manifest_rows(out / MANIFEST)))
     for path in out.glob("shard-*-of-*.json"):
         path.unlink(missing_ok=True)
     if len(places) > 1:

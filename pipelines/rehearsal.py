@@ -28,6 +28,8 @@ def measure(worker: "Worker", index: int) -> Measured:
     """Make sample `index` in a scratch folder that goes at once."""
     import tempfile
 
+    from pipelines.records import read_record, record_path
+    from synth.formats.writing import Told
     from synth.training.timing import peak_bytes
 
     with tempfile.TemporaryDirectory(prefix="synth-dry-run-") as scratch:
@@ -39,10 +41,14 @@ def measure(worker: "Worker", index: int) -> Measured:
             seconds = time.perf_counter() - started
             if seconds > _FIRST_ENOUGH_S:
                 break
+        # what lies in records/ stands a second time in the manifest and in prompts.jsonl
+        again = sum(path.stat().st_size for path in (Path(scratch) / "records").iterdir())
+        told = Told.of(read_record(record_path(trial.out, index), index))
+        trial.writer.finish(1, [told])
+        trial.writer.reopen()  # one index is of the whole set
         files = [path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file()]
-        record = next(path.stat().st_size for path in (Path(scratch) / "records").iterdir())
     return Measured(
-        seconds=seconds, bytes=sum(files) + record, peak_bytes=peak_bytes(worker.generator.model.image.device)
+        seconds=seconds, bytes=sum(files) + again, peak_bytes=peak_bytes(worker.generator.model.image.device)
     )
 
 

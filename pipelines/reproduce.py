@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from pipelines.generate import FormatName
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipelines.records import SetFacts
+    from synth.formats.writing import Told, Writer
     from synth.volume import Volume
 
 DIFFERENT = 3
 TOLERANCE = 1e-4
-"""Of an image's range: what another numeric environment may change."""
+"""Of an image's range: what another numeric environment may change; of whole numbers, one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +39,11 @@ class Reproduce:
     """auto, cpu, cuda or cuda:i."""
     window: str | None = None
     """Window of the set, where no request.json beside the manifest says it."""
+    format: FormatName | None = None
+    """Layout of the set, where no request.json beside the manifest says it; nnunet otherwise."""
 
     def run(self) -> int:
         """Make the samples again, one line each."""
-        import tempfile
-
         from pipelines.records import MANIFEST
         from synth.errors import ConfigError
 
@@ -49,12 +53,11 @@ class Reproduce:
         rows = self._rows(manifest)
         again: Again | None = None
         worst = 0
-        with tempfile.TemporaryDirectory(prefix="synth-reproduce-") as scratch:
-            for row in rows:
-                again = again or Again(self, manifest.parent, row, Path(scratch))
-                told, good = again.compare(row)
-                print(f"{row['case']}: {told}", flush=True)
-                worst = worst if good else DIFFERENT
+        for row in rows:
+            again = again or Again(self, manifest.parent, row)
+            told, good = again.compare(row)
+            print(f"{row['case']}: {told}", flush=True)
+            worst = worst if good else DIFFERENT
         return worst
 
     def _rows(self, manifest: Path) -> "Iterator[dict[str, Any]]":
@@ -79,7 +82,7 @@ class Reproduce:
 class Again:
     """The generator of a set, as the set was asked for, and what it makes compared with the set's files."""
 
-    def __init__(self, how: Reproduce, folder: Path, row: dict[str, Any], scratch: Path) -> None:
+    def __init__(self, how: Reproduce, folder: Path, row: dict[str, Any]) -> None:
         import torch
 
         from pipelines.machine import device_of, full_float32
@@ -103,43 +106,37 @@ class Again:
                 f"({sha256[:12]}...); give --model with the folder of that one"
             )
         self.sha256 = sha256
-        self.generator = plain.with_sampling(self._sampling(plain, row))
-        schema = plain.model.recipe.schema
-        assert schema is not None
-        from pipelines.records import SetFacts
-
-        facts = SetFacts(
-            name="again", channels=schema.channels, labels=schema.label_values, file_ending=schema.file_ending, extra={}
-        )
-        self.writer, self.scratch = facts.writer(scratch), scratch
+        asked = self._asked()
+        self.exported = "export" in asked
+        self.facts = self._facts(plain, asked, row)
+        self.generator = plain.with_sampling(self._sampling(plain, asked, row))
+        self.there = self.facts.writer(folder)
 
     def compare(self, row: dict[str, Any]) -> tuple[str, bool]:
         """Return in words how a sample made again compares with the set's, and whether that is as it should be."""
+        import tempfile
+
         from synth.errors import DataError
-        from synth.formats.nnunet import sha256_of
+        from synth.formats.writing import Told
         from synth.generator import Seed
 
         if row["model"].get("sha256") != self.sha256:
             raise DataError(f"case {row['case']} is of another model than those before; give it alone by --case")
-        seed = Seed(row["seed"], row["index"], row["attempt"])
-        sample = next(self.generator.generate([self._ask(row)], seeds=[seed]))
+        seed, about = Seed(row["seed"], row["index"], row["attempt"]), Told.of(row)
+        sample = next(self.generator.generate([self._ask(row, about)], seeds=[seed]))
         assert sample.mask is not None
-        files = self.writer.add(row["case"], sample.image, sample.mask)
-        changed = [
-            name
-            for name, digest in row["files"].items()
-            if not (self.folder / name).is_file() or sha256_of(self.folder / name) != digest
-        ]
+        changed = [name for name, digest in row["files"].items() if _digest(self.there, name) != digest]
         aside = f"; on disk {', '.join(changed)} is missing or was changed" if changed else ""
-        if files == row["files"]:
-            told, good = "identical", True
-        else:
-            told, good = self._difference(row, files, sample.provenance.environment, sample.provenance.software)
-        for name in files:
-            (self.scratch / name).unlink()
+        with tempfile.TemporaryDirectory(prefix="synth-reproduce-") as scratch:
+            here = self.facts.writer(Path(scratch))
+            files = here.add(row["case"], sample.image, sample.mask, about)
+            if files == row["files"]:
+                return "identical" + aside, not changed
+            differ = sorted(name for name in {*files, *row["files"]} if files.get(name) != row["files"].get(name))
+            told, good = self._difference(here, about, row, differ, sample.provenance)
         return told + aside, good and not changed
 
-    def _ask(self, row: dict[str, Any]) -> Any:
+    def _ask(self, row: dict[str, Any], about: "Told") -> Any:
         """Return the condition of a row; a mask that was given is the set's own, in its exact place."""
         import numpy as np
 
@@ -149,90 +146,165 @@ class Again:
         condition = row["condition"]
         mask = None
         if row.get("mask_origin") in ("given", "real"):
-            mask = self._mask(row)
+            mask = self._mask(about)
             affine = row.get("mask_affine")
             if affine is not None:
                 try:
-                    mask = mask.replace(affine=np.array(affine, dtype=np.float64).reshape(4, 4))
+                    exact = np.array(affine, dtype=np.float64).reshape(4, 4)
+                    mask = _lying_as(mask, exact).replace(affine=exact)
                 except (ValueError, TypeError) as error:
                     raise DataError(f"case {row['case']}: mask_affine is no affine ({error}); mend the line") from error
         return Condition(mask=mask, text=condition.get("text"), attributes=condition.get("attributes", {}))
 
-    def _mask(self, row: dict[str, Any]) -> "Volume":
+    def _mask(self, about: "Told") -> "Volume":
         """Return the set's mask of a case, its labels named as the set names them. Errors: DataError."""
         from synth.errors import DataError
-        from synth.formats.nnunet import DatasetWriter
-        from synth.io import read
 
-        assert isinstance(self.writer, DatasetWriter)
-        path = self.folder / self.writer.paths(row["case"])[-1]
-        if not path.is_file():
+        if not self.there.keeps_grids:
+            raise DataError(
+                f"case {about.case!r} follows a mask, which {self.facts.format} does not keep as it was given; "
+                "make such sets again with `synth generate`"
+            )
+        path = self.folder / self.there.paths(about.case)[-1]
+        if not self.there.has(about.case):
             raise DataError(f"{path} is missing, and the sample follows it; copy the set with its masks")
-        return read(path, labels=self.writer.values)
+        return self.there.part(about, self.there.parts(about)[-1])
 
-    def _sampling(self, plain: Any, row: dict[str, Any]) -> Any:
+    def _asked(self) -> dict[str, Any]:
+        """Return the request beside the manifest, empty without one. Errors: DataError."""
+        from pipelines.records import REQUEST, read_request
+        from synth.errors import DataError
+
+        path = self.folder / REQUEST
+        try:
+            return read_request(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is broken ({error}); copy it again") from error
+
+    def _facts(self, plain: Any, asked: dict[str, Any], row: dict[str, Any]) -> "SetFacts":
+        """Return what the set's cases share: those of the model, under the software that made them."""
+        from pipelines.records import SetFacts, layout_of
+        from synth.formats.writing import Description
+        from synth.io import PICTURES, SUFFIXES
+
+        schema = plain.model.recipe.schema
+        assert schema is not None
+        known = (end for name in row["files"] for end in (*SUFFIXES, *PICTURES) if name.lower().endswith(end))
+        about = Description(
+            name="again",
+            channels=schema.channels,
+            labels=schema.labels,
+            # what an export was laid out from may have had another one
+            file_ending=next(known, schema.file_ending) if self.exported else schema.file_ending,
+            population=schema.population,
+            software=str(row.get("software", "")),
+        )
+        return SetFacts(about=about, format=layout_of(asked or {"format": self.how.format or "nnunet"}))
+
+    def _sampling(self, plain: Any, asked: dict[str, Any], row: dict[str, Any]) -> Any:
         """Return how the set was sampled, by its request or, without one, by the row as far as that says it."""
         from synth.errors import DataError
-        from synth.formats.cases import read_json
         from synth.generator import Sampling
         from synth.sampler import SAMPLERS
 
         part = plain.model.image.part
-        path = self.folder / "request.json"
-        if path.is_file():
-            asked = read_json(path, needed_by="the set")
-        else:
+        said = asked.get("request") if self.exported else asked
+        if not said:
             from pipelines.generate import parsed_window
 
-            asked = {
+            said = {
                 "sampler": None if row.get("sampler") == part.sampler.kind else row.get("sampler"),
                 "steps": None if row.get("steps") == part.steps else row.get("steps"),
                 "guidance": None if row.get("guidance") == dict(part.guidance) else row.get("guidance"),
                 "window": parsed_window(self.how.window),
             }
         try:
-            kind, window = asked.get("sampler"), asked.get("window")
+            kind, window = said.get("sampler"), said.get("window")
             return Sampling(
                 sampler=SAMPLERS[kind] if kind else None,
-                steps=asked.get("steps"),
-                guidance=asked.get("guidance"),
+                steps=said.get("steps"),
+                guidance=said.get("guidance"),
                 window=None if window is None else tuple(window),
             )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} does not say how the set was sampled ({error!r}); copy it again") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.folder / 'request.json'} does not say how the set was sampled ({error!r}); copy it again"
+            ) from error
 
-    def _difference(self, row: dict[str, Any], files: dict[str, str], here: Any, software: str) -> tuple[str, bool]:
-        """Return the largest difference of files, in what environments differ, and whether that excuses it."""
-        import numpy as np
-
-        from synth.errors import SynthError
-        from synth.io import read
-
+    def _difference(
+        self, here: "Writer", about: "Told", row: dict[str, Any], differ: list[str], made: Any
+    ) -> tuple[str, bool]:
+        """Return the largest difference of volumes, in what environments differ, and whether that excuses it."""
         told, within = [], True
-        for name in files:
-            if files[name] == row["files"].get(name):
+        *images, mask = here.parts(about)
+        for name in (*images, mask):
+            if name in row["files"] and name not in differ:
                 continue
-            is_mask = name == self.writer.paths(row["case"])[-1].as_posix()
-            try:
-                old, new = (read(place / name, labels={} if is_mask else None) for place in (self.folder, self.scratch))
-            except SynthError:
-                told.append(f"{name} cannot be read to compare")
-                within = False
-                continue
-            if old.data.shape != new.data.shape:
-                told.append(f"{name} has grid {old.grid}, again {new.grid}")
-                within = False
-            elif is_mask:
-                share = float(np.mean(old.data != new.data))
-                told.append(f"{share:.3g} of the voxels of {name} differ")
-                within = within and share == 0
-            else:
-                gap = np.abs(old.data.astype(np.float64) - new.data.astype(np.float64)).max()
-                extent = max(float(old.data.max()) - float(old.data.min()), 1e-12)
-                told.append(f"{name} differs by {gap:.3g} at most, {gap / extent:.2g} of its range")
-                within = within and bool(gap <= TOLERANCE * extent)
+            text, small = _gap(self.there, here, about, name, is_mask=name == mask)
+            within = within and small
+            told += [text] if text else []
+        if not told and self.exported:
+            return "identical in every voxel; the files were written by `synth export`", True
+        told = told or [f"the voxels are equal, {', '.join(differ)} differ"]
         before = {**(row.get("environment") or {}), "software": row.get("software")}
-        now = {**here, "software": software}
+        now = {**made.environment, "software": made.software}
         moved = [f"{name} {before.get(name)} -> {now.get(name)}" for name in now if before.get(name) != now.get(name)]
         where = f"environments differ in {', '.join(moved)}" if moved else "in the same environment"
-        return f"different: {'; '.join(told)}; {where}", bool(moved) and within
+        return f"different: {'; '.join(told)}; {where}", bool(moved or self.exported) and within
+
+
+def _digest(writer: "Writer", name: str) -> str | None:
+    """Return the sha256 of what a set holds under a name of its record; None where that is not there."""
+    import hashlib
+
+    from synth.errors import DataError
+
+    whole = hashlib.sha256()
+    try:
+        with writer.opened(name) as file:
+            while block := file.read(1 << 20):
+                whole.update(block)
+    except DataError:
+        return None
+    return whole.hexdigest()
+
+
+def _lying_as(volume: "Volume", affine: Any) -> "Volume":
+    """Return a 3D volume with its axes in the directions of an affine: DICOM keeps slices in the order of their normal.
+
+    Pictures have no direction and stay.
+    """
+    import numpy as np
+
+    from synth.data.orientation import axis_codes, turned_to
+
+    if volume.spatial_dims < 3 or np.allclose(volume.affine, affine, atol=1e-3):
+        return volume
+    return turned_to(volume, axis_codes(affine))
+
+
+def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, is_mask: bool) -> tuple[str, bool]:
+    """Return in words how a volume of the set differs from the one made again, and whether by no more than it may."""
+    import numpy as np
+
+    from synth.errors import SynthError
+
+    try:
+        new = here.part(about, name)
+        old = _lying_as(there.part(about, name), new.affine)
+    except SynthError:
+        return f"{name} cannot be read to compare", False
+    if old.data.shape != new.data.shape:
+        return f"{name} has grid {old.grid}, again {new.grid}", False
+    if not old.same_geometry(new):
+        return f"{name} lies elsewhere", False
+    if np.array_equal(old.data, new.data):
+        return "", True
+    if is_mask:
+        share = float(np.mean(old.data != new.data))
+        return f"{share:.3g} of the voxels of {name} differ", False
+    gap = np.abs(old.data.astype(np.float64) - new.data.astype(np.float64)).max()
+    extent = max(float(old.data.max()) - float(old.data.min()), 1e-12)
+    whole = old.data.dtype.kind in "iu" and new.data.dtype.kind in "iu"
+    small = bool(gap <= max(TOLERANCE * extent, 1.0 if whole else 0.0))
+    return f"{name} differs by {gap:.3g} at most, {gap / extent:.2g} of its range", small

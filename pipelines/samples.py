@@ -2,11 +2,14 @@
 
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.asks import Asks, Job
-from pipelines.records import SetFacts, case_name, record_path, recorded, whole_record
+from pipelines.records import SetFacts, record_path, recorded, whole_record, write_derived
 from synth.sampler import SAMPLERS
+
+if TYPE_CHECKING:
+    from synth.volume import Volume
 
 
 class Worker:
@@ -16,7 +19,8 @@ class Worker:
         import torch
 
         from pipelines.machine import full_float32
-        from synth.generator import Sampling, load
+        from synth.formats.writing import Description
+        from synth.generator import Sampling, load, software
 
         torch.set_num_threads(1)
         full_float32(job.device)
@@ -30,13 +34,15 @@ class Worker:
         self.generator = load(job.model, device=job.device).with_sampling(sampling)
         self.asks = Asks(job, self.generator)
         schema = self.asks.schema
-        self.facts = SetFacts(
+        about = Description(
             name=f"Synthetic_{self.generator.model.recipe.name}",
             channels=schema.channels,
-            labels=schema.label_values,
+            labels=schema.labels,
             file_ending=schema.file_ending,
-            extra={"population": schema.population, "synthetic": True},
+            population=schema.population,
+            software=software(),
         )
+        self.facts = SetFacts(about=about, format=job.format, prompts=job.prompts)
         self.writer = self.facts.writer(self.out)
 
     def into(self, out: Path) -> "Worker":
@@ -60,6 +66,8 @@ class Worker:
             "guidance": self.job.guidance,
             "window": None if self.job.window is None else list(self.job.window),
             "device": self.job.device.partition(":")[0],
+            "format": self.job.format,
+            "prompts": self.job.prompts,
             **self.asks.request(),
         }
 
@@ -68,24 +76,33 @@ class Worker:
         import json
 
         from synth.config import plain
+        from synth.formats.writing import Told
         from synth.generator import Seed
         from synth.io import write_bytes
 
         ask = self.asks.condition(index)
         sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
         assert sample.mask is not None
-        files = self.writer.add(sample.provenance.case, sample.image, sample.mask)
-        row: dict[str, Any] = {**plain(sample.provenance), "files": files, "synthetic": True}
+        row: dict[str, Any] = {**plain(sample.provenance), "synthetic": True}
+        row["files"] = self.writer.add(sample.provenance.case, sample.image, sample.mask, Told.of(row))
+        if self.job.prompts:
+            row["prompts"] = self._derive(index, sample.provenance.case, sample.mask)
         if ask.mask is not None:  # files of masks round it, and images follow it
             row["mask_affine"] = ask.mask.affine.ravel().tolist()
         write_bytes(record_path(self.out, index), json.dumps(row, sort_keys=True).encode())
 
+    def _derive(self, index: int, case: str, mask: "Volume") -> str:
+        """Keep what is derived of a mask beside its record, and return the sha256."""
+        from synth.formats.prompts import derive
+
+        named = mask if mask.labels else mask.replace(labels=self.facts.about.label_values)
+        space = self.facts.about.patient_space
+        derived = derive(named, case=case, seed=(self.job.seed, index), patient_space=space)
+        return write_derived(record_path(self.out, index), derived)
+
     def finished(self) -> set[int]:
         """Return the indices of samples whose files are all there; the record is written last."""
-        return {index for index in recorded(self.out) if self._whole(index)}
-
-    def _whole(self, index: int) -> bool:
-        return self.writer.has(case_name(index)) and whole_record(self.out, index)
+        return {index for index in recorded(self.out) if whole_record(self.writer, index)}
 
     def write_seen(self) -> None:
         """Write whom the model saw beside a shard that is done."""

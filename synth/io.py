@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -107,11 +107,12 @@ def read_header(path: str | Path) -> Header:
     return header
 
 
-def write(volume: Volume, path: str | Path) -> None:
+def write(volume: Volume, path: str | Path, *, fourth: bool = False) -> None:
     """Write a volume atomically; equal volumes give equal bytes.
 
     Truth values are stored as uint8, float16 and float64 as float32; other types stay. Channels of a NIfTI
-    file are a vector (fifth axis). A .png takes 2D uint8 or uint16, grey or RGB, and keeps the spacing alone.
+    file are a vector (fifth axis), with `fourth` what the fourth axis counts, as in MSD. A .png takes 2D uint8
+    or uint16, grey or RGB, and keeps the spacing alone.
     Errors: OutputError when it cannot be written, GeometryError for sheared axes.
     """
     path = Path(path)
@@ -131,7 +132,7 @@ def write(volume: Volume, path: str | Path) -> None:
         return
     data = data if volume.spatial_dims == 3 else data[..., None]
     if suffix.startswith(".nii"):
-        pieces = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz")
+        pieces = nifti.encode(data, volume.affine, path, packed=suffix == ".nii.gz", fourth=fourth)
         _swap_in(path, lambda draft: _pour(pieces, draft))
     else:
         _write_itk(data, volume.affine, path)
@@ -142,9 +143,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     _swap_in(path, lambda draft: _pour([content], draft))
 
 
-def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Write bytes atomically as they come, without holding them all. Errors: as `write_bytes`."""
-    _swap_in(path, lambda draft: _pour(lines, draft))
+def write_file(path: Path, make: Iterable[bytes] | Callable[[IO[bytes]], object]) -> None:
+    """Write a file atomically, from pieces as they come or by a function that fills it. Errors: as `write_bytes`."""
+
+    def fill(draft: Path) -> None:
+        with draft.open("wb") as file:
+            if callable(make):
+                make(file)
+            else:
+                file.writelines(make)
+
+    _swap_in(path, fill)
 
 
 def is_series(path: Path) -> bool:

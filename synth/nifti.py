@@ -179,9 +179,14 @@ def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return data, header.affine
 
 
-def encode(data: np.ndarray, affine: np.ndarray, path: Path, *, packed: bool) -> list[bytes | memoryview]:
-    """Return the file in pieces for voxels (channel, i, j, k), gzip where `packed`. Errors: OutputError."""
-    head = _first_bytes(data, affine, path)
+def encode(
+    data: np.ndarray, affine: np.ndarray, path: Path, *, packed: bool, fourth: bool = False
+) -> list[bytes | memoryview]:
+    """Return the file in pieces for voxels (channel, i, j, k), gzip where `packed`; `fourth`: channels as time points.
+
+    Errors: OutputError.
+    """
+    head = _first_bytes(data, affine, path, fourth=fourth)
     return _gzip(head, data) if packed else [head, *(_slab(data, *span) for span in _spans(data))]
 
 
@@ -191,18 +196,21 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _first_bytes(data: np.ndarray, affine: np.ndarray, path: Path) -> bytes:
-    """Return the first 352 bytes; sform and qform say the same (code 1, scanner)."""
+def _first_bytes(data: np.ndarray, affine: np.ndarray, path: Path, *, fourth: bool) -> bytes:
+    """Return the first 352 bytes; sform and qform say the same (code 1, scanner).
+
+    Channels are a vector along the fifth axis (NIfTI-1, intent 1007), or with `fourth` what the fourth axis counts.
+    """
     from nibabel.nifti1 import Nifti1Header
 
     header = Nifti1Header()
     try:
         header.set_data_dtype(data.dtype)
         grid = tuple(data.shape[1:])
-        header.set_data_shape(grid if len(data) == 1 else (*grid, 1, len(data)))
+        header.set_data_shape(grid if len(data) == 1 else (*grid, *(() if fourth else (1,)), len(data)))
     except ValueError as error:
         raise OutputError(f"{path} cannot be written as NIfTI ({last_line(error)}); write .nrrd instead") from error
-    if len(data) > 1:
+    if len(data) > 1 and not fourth:
         header.set_intent("vector")
     header.set_qform(affine, code=1)
     header.set_sform(affine, code=1)

@@ -1,12 +1,13 @@
 """The voxels of a case, whatever its files are: channels joined, the mask on the image's grid. Knows no layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from synth.data.dataset import Case, Dataset
 from synth.errors import DataError
-from synth.io import PICTURES, is_series, read
+from synth.io import PICTURES, is_series, read, read_header
 from synth.volume import Volume
 
 
@@ -55,6 +56,27 @@ def read_mask(case: Case, dataset: Dataset, image: Volume) -> Volume:
             f"mend {case.mask} or the labels"
         )
     return mask
+
+
+def read_labels(path: str | Path, labels: Mapping[str, int], series: str | Path | None = None) -> Volume:
+    """Return a mask by `labels` (name -> value); a SEG lies on the grid of its `series`. Errors: as `read_mask`."""
+    if series is None:
+        return read(path, labels=labels)
+    from synth.dicom import Segmentation, find_segmentation
+
+    found = find_segmentation(Path(path))
+    if found is None:
+        raise DataError(f"{path} is no DICOM-SEG; give the mask as SEG or NIfTI")
+    header = read_header(series)
+    data = Segmentation.open(found).read(header.grid, header.affine, dict(labels))
+    return Volume(np.ascontiguousarray(data), header.affine, labels)
+
+
+def series_of(case: Case) -> str | None:
+    """Return the series on whose grid the SEG of a case lies; None where its mask says its own grid."""
+    if case.mask is None or _segmentation(case.mask) is None:
+        return None
+    return str(case.images[0])
 
 
 def _in_place(part: Volume, path: Path, first: Volume) -> Volume:

@@ -1,6 +1,8 @@
 """BIDS: sub-<x>[/ses-<y>]/anat/*_<suffix>.nii.gz, masks under derivatives/, participants.tsv as attributes.
 
 A session is a case, a subject a patient. Suffixes that every case has are the channels, in order of the alphabet.
+Masks may lie beside the images where derivatives/ has none, as in a set written here (bids_writing.py), whose
+dataset_description.json says under `SynthChannels` which channel a suffix is, and whose sidecars name the case.
 """
 
 import re
@@ -42,10 +44,13 @@ def fits(folder: Path) -> bool:
 
 def read_dataset(folder: Path) -> Dataset:
     """Return the dataset. Errors: DataError for several files that could be meant, GeometryError where grids differ."""
-    images = _images(folder)
+    about = peek_json(folder / "dataset_description.json")
+    own = {str(suffix): str(channel) for suffix, channel in dict(about.get("SynthChannels") or {}).items()}
+    images = _images(folder, own)
     masks = _masks(folder, images)
     counts = Counter(suffix for found in images.values() for suffix in found)
-    channels = tuple(sorted(suffix for suffix, count in counts.items() if count == len(images)))
+    ordered = list(dict.fromkeys(own.values())) or sorted(counts)
+    channels = tuple(suffix for suffix in ordered if counts[suffix] == len(images))
     if not channels:
         told = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(counts.items()))
         raise DataError(f"{folder} has no suffix that all {len(images)} sessions have: {told}; leave some out")
@@ -62,14 +67,15 @@ def read_dataset(folder: Path) -> Dataset:
         require_one_grid(name, paths, masks[name].path)
         subject = name.split("_")[0]
         row = {column: value for column, value in rows.get(subject, {}).items() if column != "patient"}
-        cases.append(case_of(name, paths, masks[name].path, row, patient=subject))
-    about = peek_json(folder / "dataset_description.json")
+        case = _synthetic_case(paths[0]) if own else None
+        cases.append(case_of(case or name, paths, masks[name].path, row, patient=None if case else subject))
     return Dataset(
         root=folder,
         cases=tuple(cases),
         labels=_labels(folder, masks),
         channels=channels,
         file_ending=".nii.gz",
+        population=str(about.get("Population", "")) if own else "",
         extra={"name": str(about.get("Name", folder.name))},
         notes=tuple(notes),
     )
@@ -92,8 +98,17 @@ def _parsed(path: Path) -> Named | None:
     return Named(path, entities, suffix) if "sub" in entities else None
 
 
-def _images(folder: Path) -> dict[str, dict[str, Named]]:
-    """Return session -> suffix -> image. Errors: DataError for misplaced and several files of one suffix."""
+def _synthetic_case(image: Path) -> str | None:
+    """Return the case that the sidecar of a synthetic image names."""
+    case = peek_json(image.with_name(f"{image.name.split('.')[0]}.json")).get("SynthCase")
+    return None if case is None else str(case)
+
+
+def _images(folder: Path, own: Mapping[str, str]) -> dict[str, dict[str, Named]]:
+    """Return session -> suffix (or the channel that `own` calls it) -> image.
+
+    Errors: DataError for misplaced and several files of one suffix.
+    """
     out: dict[str, dict[str, Named]] = {}
     for subject in _subjects(folder):
         for anat in sorted([subject / "anat", *subject.glob("ses-*/anat")]):
@@ -105,10 +120,11 @@ def _images(folder: Path) -> dict[str, dict[str, Named]]:
                 if named.case != place:
                     raise DataError(f"{path} is named {named.case}, its folder says {place}; rename or move it")
                 found = out.setdefault(named.case, {})
-                if named.suffix in found:
-                    both = f"{found[named.suffix].path.name}, {path.name}"
-                    raise DataError(f"{anat} has several {named.suffix} of {named.case}: {both}; keep one")
-                found[named.suffix] = named
+                suffix = own.get(named.suffix, named.suffix)
+                if suffix in found:
+                    both = f"{found[suffix].path.name}, {path.name}"
+                    raise DataError(f"{anat} has several {suffix} of {named.case}: {both}; keep one")
+                found[suffix] = named
     if not out:
         raise DataError(f"{folder} has no images sub-<x>[/ses-<y>]/anat/*.nii.gz; put them there")
     return out
@@ -117,10 +133,15 @@ def _images(folder: Path) -> dict[str, dict[str, Named]]:
 def _masks(folder: Path, images: Mapping[str, object]) -> dict[str, Named]:
     """Return session -> its one mask. Errors: DataError with the list where there are several, or none."""
     found: dict[str, list[Named]] = {name: [] for name in images}
-    for path in sorted((folder / "derivatives").rglob("sub-*")):
-        named = _parsed(path) if path.is_file() else None
-        if named is not None and named.suffix in _MASKS and named.case in found:
-            found[named.case].append(named)
+    places = sorted((folder / "derivatives").rglob("sub-*"))
+    beside = [path for subject in _subjects(folder) for path in sorted(subject.rglob("anat/sub-*"))]
+    for paths in (places, beside):
+        for path in paths:
+            named = _parsed(path) if path.is_file() else None
+            if named is not None and named.suffix in _MASKS and named.case in found:
+                found[named.case].append(named)
+        if any(found.values()):
+            break
     for name, masks in found.items():
         if not masks:
             raise DataError(

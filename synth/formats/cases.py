@@ -59,7 +59,11 @@ class Names:
         if where is None:
             return cls()
         info = read_json(where, needed_by="the dataset")
-        bare = where.name == "labels.json" and "labels" not in info
+        return cls.of(info, where, bare=where.name == "labels.json" and "labels" not in info)
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], where: Path, *, bare: bool = False) -> "Names":
+        """Return the names that a JSON file says; `bare`: it is the table of labels itself. Errors: DataError."""
         table = info if bare else info.get("labels")
         channels = None if bare else info.get("channel_names")
         return cls(

@@ -3,14 +3,22 @@
 Names of labels come from labels.json or dataset.json beside the cases, else from the segments of a SEG.
 """
 
+import hashlib
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import final
+
+import numpy as np
 
 from synth.data.dataset import Case, Dataset
+from synth.data.reading import read_labels
 from synth.dicom import Segmentation, Series, find_segmentation, holds_dicom
 from synth.errors import DataError, nearest
 from synth.formats.cases import Names, case_of, read_rows, values_of
-from synth.io import SUFFIXES, read
-from synth.volume import Label, palette
+from synth.formats.writing import Told, Writer, dataset_json, safe, write_cases
+from synth.io import SUFFIXES, read, write_bytes
+from synth.volume import Label, Volume, palette
 
 LOOKS = "case folders with DICOM (<case>/image/*.dcm, <case>/mask.nii.gz or mask.dcm)"
 _MASKS = ("mask", "mask.dcm", *(f"mask{suffix}" for suffix in SUFFIXES))
@@ -25,7 +33,9 @@ def read_dataset(folder: Path) -> Dataset:
     """Return the dataset; every series is checked to be one whole stack. Errors: DataError, GeometryError."""
     names = Names.beside(folder)
     rows = read_rows(folder / "cases.csv")
-    ids = [case.name for case in _folders(folder)]
+    # a generated set keeps its records beside the cases
+    places = [place for place in _folders(folder) if place.name != "records" or _image_folders(place)]
+    ids = [case.name for case in places]
     for name in rows:
         if name not in ids:
             raise DataError(f"{folder / 'cases.csv'} names case {name!r}, which has no folder; remove the line")
@@ -34,7 +44,7 @@ def read_dataset(folder: Path) -> Dataset:
     modalities: tuple[str, ...] = ()
     patients: list[str] = []
     ignored: dict[str, int] = {}
-    for place in _folders(folder):
+    for place in places:
         images = _image_folders(place)
         if not images:
             raise DataError(f"{place} has no image folder; put the slices in {place.name}/image, or take it away")
@@ -143,3 +153,69 @@ def _labels(names: Names, cases: list[Case]) -> tuple[Label, ...]:
         own = {name: number for number, name in enumerate(sorted(numbers), start=1)}
     ordered = sorted(own.items(), key=lambda item: item[1])
     return tuple(Label(name, value, palette(n)) for n, (name, value) in enumerate(ordered))
+
+
+@final
+class DICOMWriter(Writer):
+    """Writes <case>/image/*.dcm, or a folder a channel, and <case>/mask.dcm, a SEG; values stand in labels.json.
+
+    A column of a left-handed affine turns nothing: slices lie where they lay, and are read in the order of their
+    normal, which then runs against the third axis.
+    """
+
+    index = ("labels.json",)
+
+    def paths(self, case: str, grid: tuple[int, ...] = ()) -> list[Path]:
+        """Return the slices of a grid, and the mask, which is written last."""
+        depth = (grid[2:] or (1,))[0] if grid else 0
+        slices = [folder / f"{k + 1:05d}.dcm" for folder in self._folders(case) for k in range(depth)]
+        return [*slices, Path(safe(case)) / "mask.dcm"]
+
+    def _folders(self, case: str) -> list[Path]:
+        channels = self.about.channels
+        if len(channels) == 1:
+            return [Path(case) / "image"]
+        plain = [re.sub(r"[^A-Za-z0-9]+", "", name) for name in channels]
+        return [Path(case) / f"image_{number:02d}_{name}" for number, name in enumerate(plain)]
+
+    def parts(self, told: Told) -> tuple[str, ...]:
+        """Return a folder a channel, then the SEG."""
+        return tuple(path.as_posix() for path in (*self._folders(told.case), Path(safe(told.case)) / "mask.dcm"))
+
+    def part(self, told: Told, name: str) -> Volume:
+        """Return a series, or the SEG on the grid of the first one; slices in the order of their normal."""
+        first, *_, last = self.parts(told)
+        series = self.folder / first
+        return read(self.folder / name) if name != last else read_labels(self.folder / name, self.stored_values, series)
+
+    def write(self, case: str, image: Volume, mask: Volume, told: Told) -> None:
+        """Write a series a channel, then the SEG, numbered 1, 2, ... in the order of the labels' values."""
+        from synth.dicom.writing import Identity, segmentation_of, slices_of, to_bytes
+
+        digest = hashlib.sha256()
+        for volume in (image, mask):
+            digest.update(np.ascontiguousarray(volume.data).tobytes())
+        # equal identifiers only where the voxels are equal too, whatever the machine they were made on
+        identity = Identity(case, self.about.software, (*told.identity, digest.hexdigest()))
+        first = None
+        for number, (channel, folder) in enumerate(zip(self.about.channels, self._folders(case), strict=True)):
+            values = image.data[number] if image.spatial_dims == 3 else image.data[number][..., None]
+            slices = slices_of(values, image.affine, channel=channel, number=number + 1, identity=identity)
+            for k, one in enumerate(slices):
+                write_bytes(self.folder / folder / f"{k + 1:05d}.dcm", to_bytes(one))
+            first = first or slices
+        assert first is not None
+        ordered = sorted(self.about.labels, key=lambda label: label.value)
+        kind = np.min_scalar_type(len(ordered))
+        numbers = np.zeros(1 + max((label.value for label in ordered), default=0), dtype=kind)
+        for number, label in enumerate(ordered, start=1):
+            numbers[label.value] = number
+        labels = numbers[mask.data[0]] if mask.spatial_dims == 3 else numbers[mask.data[0]][..., None]
+        made = segmentation_of(labels, first, [(label.name, label.snomed) for label in ordered], identity)
+        write_bytes(self.folder / case / "mask.dcm", to_bytes(made))
+
+    def finish(self, count: int | None = None, told: Iterable[Told] = ()) -> None:
+        """Write cases.csv and labels.json."""
+        self.require(count, [path.parent.name for path in self.folder.glob("[!.]*/mask.dcm")])
+        write_cases(self.folder, told)
+        self.put_json("labels.json", dataset_json(self.about))

@@ -3,14 +3,16 @@
 Names of labels and channels come from dataset.json or labels.json beside them; without, they are numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import final
 
 from synth.data.dataset import Dataset
 from synth.errors import DataError
 from synth.formats.cases import Names, case_of, read_rows, require_one_grid, values_of
-from synth.io import PICTURES, SUFFIXES, read, read_header, suffix_of
-from synth.volume import Label, palette
+from synth.formats.writing import Told, Writer, dataset_json, safe, write_cases
+from synth.io import PICTURES, SUFFIXES, read, read_header, suffix_of, write
+from synth.volume import Label, Volume, palette
 
 LOOKS = "images/ and masks/ (or labels/) with files of the same names"
 _MASKS = ("masks", "labels")
@@ -160,3 +162,27 @@ def _volumes(folder: Path) -> dict[str, Path]:
     if not found:
         raise DataError(f"{folder} holds no volumes; known suffixes are {', '.join(known)}")
     return found
+
+
+@final
+class FolderWriter(Writer):
+    """Writes images/ and masks/ with files of the same names, channels in one file, names in dataset.json."""
+
+    index = ("dataset.json",)
+
+    def paths(self, case: str, grid: tuple[int, ...] = ()) -> list[Path]:
+        """Return the image and the mask of a case."""
+        return [Path(part) / f"{safe(case)}{self.about.file_ending}" for part in ("images", "masks")]
+
+    def write(self, case: str, image: Volume, mask: Volume, told: Told) -> None:
+        """Write two files."""
+        for volume, path in zip((image, mask), self.paths(case), strict=True):
+            write(volume, self.folder / path)
+
+    def finish(self, count: int | None = None, told: Iterable[Told] = ()) -> None:
+        """Write cases.csv and dataset.json."""
+        ending = self.about.file_ending
+        cases = [path.name.removesuffix(ending) for path in (self.folder / "images").glob(f"[!.]*{ending}")]
+        self.require(count, cases)
+        write_cases(self.folder, told)
+        self.put_json("dataset.json", dataset_json(self.about))

@@ -4,13 +4,16 @@ Channels lie in the fourth axis of an image. The files are those of the list `tr
 (._ files of macOS, imagesTs) is not read.
 """
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import final
 
 from synth.data.dataset import Case, Dataset
 from synth.errors import DataError
 from synth.formats.cases import case_of, channel_names, label_names, peek_json, read_json, read_rows, require_one_grid
-from synth.io import SUFFIXES, read_header, suffix_of
-from synth.volume import Label, palette
+from synth.formats.writing import NOTICE, Told, Writer, safe, write_cases
+from synth.io import SUFFIXES, read_header, suffix_of, write
+from synth.volume import Label, Volume, palette
 
 LOOKS = 'MSD (dataset.json with "modality" and "training")'
 _NEEDED = ("modality", "labels", "training")
@@ -92,3 +95,60 @@ def _inside(folder: Path, given: object, where: str) -> Path:
     if not path.is_file():
         raise DataError(f"{where} names {given!r}, which is not there; add the file or remove the entry")
     return path
+
+
+@final
+class MSDWriter(Writer):
+    """Writes a decathlon task, which is a MONAI datalist too: channels in the fourth axis, labels by value.
+
+    An entry of `training` carries attributes, text and seed beside image and label; `test` is empty.
+    """
+
+    index = ("dataset.json",)
+
+    def paths(self, case: str, grid: tuple[int, ...] = ()) -> list[Path]:
+        """Return the image and the mask of a case."""
+        return [Path(part) / f"{safe(case)}.nii.gz" for part in ("imagesTr", "labelsTr")]
+
+    def write(self, case: str, image: Volume, mask: Volume, told: Told) -> None:
+        """Write one 4D image and its mask."""
+        first, second = self.paths(case)
+        write(image, self.folder / first, fourth=True)
+        write(mask, self.folder / second)
+
+    def finish(self, count: int | None = None, told: Iterable[Told] = ()) -> None:
+        """Write cases.csv and dataset.json."""
+        known = {one.case: one for one in told}
+        cases = sorted(path.name.removesuffix(".nii.gz") for path in (self.folder / "imagesTr").glob("[!.]*.nii.gz"))
+        found = self.require(count, cases)
+        listed = [self._entry(case, known.get(case, Told(case))) for case in cases if self.has(case)]
+        names = {value: name for name, value in self.about.label_values.items()}
+        write_cases(self.folder, (known[case] for case in cases if case in known))
+        info = {
+            "name": self.about.name,
+            "description": NOTICE,
+            "reference": self.about.software,
+            "licence": "see the licence of the model and of the data it was trained on",
+            "release": "1.0",
+            "tensorImageSize": "4D" if len(self.about.channels) > 1 else "3D",
+            "modality": {str(number): name for number, name in enumerate(self.about.channels)},
+            "labels": {"0": "background", **{str(value): names[value] for value in sorted(names)}},
+            "numTraining": found,
+            "numTest": 0,
+            "training": listed,
+            "test": [],
+            "population": self.about.population,
+            "synthetic": True,
+        }
+        self.put_json("dataset.json", info)
+
+    @staticmethod
+    def _entry(case: str, told: Told) -> dict[str, object]:
+        out: dict[str, object] = {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"}
+        if told.attributes:
+            out["attributes"] = dict(told.attributes)
+        if told.text is not None:
+            out["text"] = told.text
+        if told.identity:
+            out["seed"] = list(told.identity[1:])
+        return out

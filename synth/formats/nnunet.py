@@ -4,20 +4,18 @@ Beside them, where present: cases.csv (case, patient, text and one column an att
 truthTr/<case>.nii.gz, the noise-free image of a simulated case. Knows no model and no training.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
 from synth.data.dataset import Case, Dataset
-from synth.errors import DataError, OutputError, nearest
-from synth.formats.cases import case_of, channel_names, read_json, read_rows, require_one_grid, values_of
+from synth.errors import DataError, OutputError
+from synth.formats.cases import case_of, channel_names, read_json, read_rows, require_one_grid
 from synth.formats.cases import check_mask as check_mask
-from synth.io import SUFFIXES, read_header, write, write_bytes
+from synth.formats.writing import Description, Told, Writer, renumbered, safe
+from synth.formats.writing import sha256_of as sha256_of
+from synth.io import SUFFIXES, read_header, write
 from synth.sample import AttributeValue
 from synth.volume import Label, Volume, palette
 
@@ -27,7 +25,6 @@ IGNORE = "ignore"
 ENDINGS = (*SUFFIXES, ".png")
 COLOURS = 3
 """Channels of a colour picture, which nnU-Net keeps in one file: its NaturalImage2DIO reads RGB interleaved."""
-_CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _NEEDED = ("channel_names", "labels", "numTraining", "file_ending")
 
 
@@ -118,7 +115,7 @@ def _listed(info: Mapping[str, Any], folder: Path) -> dict[str, tuple[list[Path]
     out: dict[str, tuple[list[Path], Path]] = {}
     for case, entry in given.items():
         try:
-            out[_safe(case)] = ([folder / path for path in entry["images"]], folder / entry["label"])
+            out[safe(case)] = ([folder / path for path in entry["images"]], folder / entry["label"])
         except (KeyError, TypeError) as error:
             raise DataError(f'{where}: dataset.{case} needs "images" (a list) and "label"; add them') from error
         except OutputError as error:
@@ -187,14 +184,8 @@ def _case(
     return case_of(case, images, mask, row, truth=truth if truth.is_file() else None)
 
 
-def _safe(case: str) -> str:
-    if not _CASE.fullmatch(case) or ".." in case:
-        raise OutputError(f"case id {case!r} is no plain file name; use letters, digits, _ . -")
-    return case
-
-
 @final
-class DatasetWriter:
+class DatasetWriter(Writer):
     """Writes an nnU-Net raw dataset case by case; dataset.json comes last.
 
     nnU-Net wants label values without gaps: `labels` (name -> value) are numbered 1, 2, ... in order of their
@@ -202,6 +193,8 @@ class DatasetWriter:
     Three channels as .png are one colour picture, R, G and B in one file, as nnU-Net reads them.
     `regions` (name -> values of `labels`) become nnU-Net regions; then `synth_labels` keeps the plain names.
     """
+
+    index = ("dataset.json",)
 
     def __init__(
         self,
@@ -216,7 +209,8 @@ class DatasetWriter:
     ) -> None:
         if file_ending not in ENDINGS:
             raise OutputError(f"file ending {file_ending!r} is not written; known are {', '.join(ENDINGS)}")
-        self.folder = Path(folder)
+        named = tuple(Label(label, value) for label, value in labels.items() if value != 0)
+        super().__init__(folder, Description(name=name, channels=channels, labels=named, file_ending=file_ending))
         self.name, self.channels, self.file_ending = name, channels, file_ending
         known = {label: value for label, value in labels.items() if value != 0}
         self.labels = dict(sorted(known.items(), key=lambda item: (item[0] == IGNORE, item[1])))
@@ -229,63 +223,48 @@ class DatasetWriter:
                 raise OutputError(f"region {region!r} has values {values}; use those of {self.labels}")
         self.extra = dict(extra or {})
 
+    @classmethod
+    def of(cls, folder: Path, about: Description) -> "DatasetWriter":
+        """Return the writer of a described set; its dataset.json says whose population it is of."""
+        return cls(
+            folder,
+            name=about.name,
+            channels=about.channels,
+            labels=about.label_values,
+            file_ending=about.file_ending,
+            extra={"population": about.population, "synthetic": True},
+        )
+
+    @property
+    def stored_values(self) -> Mapping[str, int]:
+        """Name -> number, from 1, of every label."""
+        return self.values
+
     @property
     def _colour(self) -> bool:
         """True where all channels lie in one file."""
         return self.file_ending == ".png" and len(self.channels) == COLOURS
 
-    def paths(self, case: str) -> list[Path]:
-        """Return the files of a case, relative to the folder. Errors: OutputError for an id that is no plain name."""
+    def paths(self, case: str, grid: tuple[int, ...] = ()) -> list[Path]:
+        """Return the images and the mask of a case. Errors: OutputError for an id that is no plain name."""
         count = 1 if self._colour else len(self.channels)
-        images = [Path("imagesTr") / f"{_safe(case)}_{c:04d}{self.file_ending}" for c in range(count)]
+        images = [Path("imagesTr") / f"{safe(case)}_{c:04d}{self.file_ending}" for c in range(count)]
         return [*images, Path("labelsTr") / f"{case}{self.file_ending}"]
 
-    def has(self, case: str) -> bool:
-        """True when every file of the case is there; each was written whole, the mask last."""
-        return all((self.folder / path).is_file() for path in self.paths(case))
-
-    def add(self, case: str, image: Volume, mask: Volume) -> dict[str, str]:
-        """Write one case and return {relative path: sha256}; nothing is written of a case that is wrong.
-
-        A mask that carries labels is matched by name, another one by value.
-        Errors: DataError for other channels, strange values or voxels that are no numbers; GeometryError.
-        """
+    def write(self, case: str, image: Volume, mask: Volume, told: Told) -> None:
+        """Write a file a channel, then the mask as 1, 2, ... in the smallest type."""
         *images, label = self.paths(case)
-        if image.channels != len(self.channels):
-            raise DataError(
-                f"case {case!r} has {image.channels} channels, the dataset {len(self.channels)}; give {self.channels}"
-            )
-        image.require_same_geometry(mask, case=case)
-        if image.data.dtype.kind == "f" and not np.isfinite(image.data).all():
-            raise DataError(f"image of case {case!r} has voxels that are NaN or infinite; make it again")
-        renumbered = self._renumbered(case, mask)
+        numbered = renumbered(case, mask, self.values, self.labels)
         for channel, path in enumerate(images):
             data = image.data if self._colour else image.data[channel : channel + 1]
             write(image.replace(data=data), self.folder / path)
-        write(Volume(renumbered, mask.affine), self.folder / label)
-        return {path.as_posix(): sha256_of(self.folder / path) for path in (*images, label)}
+        write(Volume(numbered, mask.affine), self.folder / label)
 
-    def _renumbered(self, case: str, mask: Volume) -> np.ndarray:
-        given = {name: value for name, value in (mask.labels or self.labels).items() if value != 0}
-        present = values_of(mask.data)
-        check_mask(mask, given, case=case)
-        low, high = (present[0], present[-1]) if present else (0, 0)
-        table = np.zeros(high - low + 1, dtype=np.uint8 if len(self.values) < 256 else np.uint16)
-        for name, value in given.items():
-            if value not in present:
-                continue
-            if name not in self.values:
-                raise DataError(f"mask of case {case!r} has label {name!r}; {nearest(name, self.values)}")
-            table[value - low] = self.values[name]
-        return table[mask.data.astype(np.int64, copy=False) - low]
-
-    def finish(self, count: int | None = None) -> None:
+    def finish(self, count: int | None = None, told: Iterable[Told] = ()) -> None:
         """Write dataset.json for the cases that are there. Errors: OutputError when they are fewer than `count`."""
         suffix = f"_0000{self.file_ending}"
         names = [path.name.removesuffix(suffix) for path in _files(self.folder / "imagesTr", suffix)]
-        found = sum(self.has(name) for name in names)
-        if found < (count or 0):
-            raise OutputError(f"{self.folder} holds {found} of {count} cases; run the command again to complete it")
+        found = self.require(count, names)
         info: dict[str, object] = {
             "name": self.name,
             "channel_names": {str(i): name for i, name in enumerate(self.channels)},
@@ -298,7 +277,7 @@ class DatasetWriter:
             info.update(self._regions())
         if self.values != self.labels:
             info["synth_label_values"] = dict(self.labels)
-        write_bytes(self.folder / "dataset.json", (json.dumps(info, indent=2) + "\n").encode())
+        self.put_json("dataset.json", info)
 
     def _regions(self) -> dict[str, object]:
         """Return nnU-Net's labels, largest region first, and the order in which they are painted."""
@@ -315,8 +294,3 @@ class DatasetWriter:
             "regions_class_order": own,
             "synth_labels": dict(self.values),
         }
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
