@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation.artefact import SMALLEST, Gate, auroc, fit_gate
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.report import Figure, Report, Verdict
 from synth.augment import corrupt
 from synth.rng import numpy_rng
@@ -70,11 +71,9 @@ def _share(report: Report, flagged: int, n: int, held: int, control: Figure | No
     from scipy import stats
 
     rank = int(np.floor(LEVEL * (held + 1) + 1e-9))
-    low = float(stats.beta.ppf(0.025, flagged, n - flagged + 1)) if flagged else 0.0
-    high = float(stats.beta.ppf(0.975, flagged + 1, n - flagged)) if flagged < n else 1.0
     expected = rank / (held + 1)
     report.metrics["artefact.share_flagged"] = Figure(
-        flagged / n, n, "lower", "share of samples at p <= 0.05", (low, high), floor=expected
+        flagged / n, n, "lower", "share of samples at p <= 0.05", clopper_pearson(flagged, n), floor=expected
     )
     # how many of n volumes like the held-out ones would be flagged: exact, the held-out ones being a sample too
     chance = float(stats.betabinom(n, rank, held + 1 - rank).sf(flagged - 1))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evaluation.evidence import Evidence, Tell
-from evaluation.intervals import bootstrap_interval
+from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
 from evaluation.segmented import Calibration, segmented
 
@@ -35,7 +35,7 @@ def calibration(evidence: Evidence, report: Report, tell: Tell) -> None:
             len(values),
             "lower",
             unit,
-            bootstrap_interval(values, evidence.seed, family),
+            mean_interval(values, seed=evidence.seed),
             float(floor.mean()) if len(floor) else None,
         )
 

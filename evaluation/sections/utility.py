@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from evaluation.evidence import Evidence, Tell
 from evaluation.report import Figure, Report, Verdict
-from evaluation.utility.compare import Comparison, Scores, in_words, mean_interval
+from evaluation.utility.compare import Comparison, Scores, in_words
 from evaluation.utility.config import ARMS, NON_INFERIORITY
 from evaluation.utility.nnunet import compare_arms
 from evaluation.utility.run import Result, UtilityScores
@@ -86,7 +86,7 @@ def _arm(report: Report, name: str, scored: tuple[str, Scores], results: list[Re
         len(table.cases),
         "higher",
         f"{_UNITS[family]}, {ARMS[arm]} ({volumes} volumes, {len(results)} seeds)",
-        mean_interval(table, seed=seed),
+        table.interval(seed=seed),
     )
 
 
@@ -102,7 +102,7 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
         better = "lower" if name in LOWER else "higher"
         unit = _UNITS.get(name, "in the region of each label" if segments else "over levels")
         report.metrics[f"utility.{kind}.{arm}"] = Figure(
-            float(table.values.mean()), len(table.cases), better, unit, mean_interval(table, seed=seed)
+            float(table.values.mean()), len(table.cases), better, unit, table.interval(seed=seed)
         )
     if not segments:
         stated = class_calibration(results)
@@ -110,7 +110,7 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
     for number, label in enumerate(scores.labels if segments and len(scores.labels) > 1 else ()):
         table = by_arm(scores, scores.config.cells()[0], measure("dice", number))[arm]
         report.metrics[f"utility.dice.{arm}.{label}"] = Figure(
-            float(table.values.mean()), len(table.cases), "higher", "Dice", mean_interval(table, seed=seed)
+            float(table.values.mean()), len(table.cases), "higher", "Dice", table.interval(seed=seed)
         )
     for size, share, count, (low, high) in detection(results):
         unit = f"share of {size} lesions found ({low:.3g} to {high:.3g} ml)"
@@ -162,7 +162,7 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
             label = name.partition(".")[2]
             unit = f"Dice of nnU-Net, {f'label {label}' if label else 'mean over labels'}, {len(table.values)} runs"
             report.metrics[f"utility.dice.{arm}{f'.{label}' if label else ''}"] = Figure(
-                float(table.values.mean()), len(table.cases), "higher", unit, mean_interval(table, seed=seed)
+                float(table.values.mean()), len(table.cases), "higher", unit, table.interval(seed=seed)
             )
     try:
         found = compare_arms(whole, seed=seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.evidence import Bench, Evidence, Judged
-from evaluation.intervals import bootstrap_interval, simultaneous_gap
+from evaluation.functional.statistics import mean_interval, simultaneous_gap
 from evaluation.judge import judge
 from evaluation.report import Report
 from evaluation.sections.alignment import NON_INFERIORITY, _bounds, _drawn, _non_inferiority
@@ -116,7 +116,7 @@ def test_intervals_cover_at_small_n() -> None:
     rng = np.random.default_rng(0)
     covered, excluded = [], []
     for seed in range(150):
-        interval = bootstrap_interval(rng.normal(size=8), seed, "x")
+        interval = mean_interval(rng.normal(size=8), seed=seed)
         assert interval is not None
         covered.append(interval[0] <= 0 <= interval[1])
         groups = [rng.normal(size=8) for _ in range(3)]
