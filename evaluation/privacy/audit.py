@@ -73,7 +73,7 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     _require_folds(evidences)
     fewest = min(len({item.whose for item in side}) for e in evidences for side in (e.synthetic, e.training, e.holdout))
     if fewest < _LEAST:
-        return _nothing("needs samples, training and hold-out patients, at least 2 of each")
+        return undecided("needs samples, training and hold-out patients, at least 2 of each")
     count = -(-options.plants // len(evidences))
     folds, absent = [], {}
     for index, evidence in enumerate(evidences):
@@ -118,7 +118,8 @@ def _require_folds(evidences: Sequence[Evidence]) -> None:
         held |= own
 
 
-def _nothing(why: str) -> Audit:
+def undecided(why: str) -> Audit:
+    """Return the audit that says why nothing could be tested."""
     open_ = Verdict(None, f"undecidable: {why}; {NO_GUARANTEE}")
     return Audit(open_, open_, None, {}, dict.fromkeys(("nearest", "copy_test", "set_level_p", "mia_auc"), why))
 

@@ -86,13 +86,18 @@ def _share(report: Report, flagged: int, n: int, held: int, control: Figure | No
     report.verdicts["artefact"] = Verdict(ok, told)
 
 
+def trials_of(held: int) -> int:
+    """Return how many corrupted volumes the gate is tried on, of so many held-out ones."""
+    return max(min(held, _TRIALS), len(CONTROLS)) if held else 0
+
+
 def _control(evidence: Evidence, gate: Gate, tell: Tell) -> Figure | None:
     """Return the AUROC of held-out volumes, each corrupted in one way, against clean ones; bootstrap by volume."""
     held = evidence.holdout
     if not held:
         return None
     corrupted: list[list[float]] = [[] for _ in held]
-    trials = max(min(len(held), _TRIALS), len(CONTROLS))
+    trials = trials_of(len(held))
     for trial in range(trials):
         item = trial % len(held)
         name = CONTROLS[trial % len(CONTROLS)]

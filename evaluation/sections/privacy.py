@@ -4,7 +4,7 @@ import csv
 import io
 
 from evaluation.evidence import Evidence, Tell
-from evaluation.privacy.audit import Audit, audit
+from evaluation.privacy.audit import Audit, audit, undecided
 from evaluation.report import Report
 
 EXPOSURE = "exposure.csv"
@@ -12,7 +12,7 @@ EXPOSURE = "exposure.csv"
 
 def privacy(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Audit the set, and the weights where losses were handed over."""
-    add_audit(report, audit(evidence, tell=tell))
+    add_audit(report, undecided(evidence.unaudited) if evidence.unaudited else audit(evidence, tell=tell))
 
 
 def add_audit(report: Report, found: Audit) -> None:

@@ -58,8 +58,8 @@ PUBLIC = {
     ],
 }
 VERBS = [
-    *("bench", "cohort", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "release", "reproduce"),
-    "train",
+    *("bench", "cohort", "compare", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "release"),
+    *("reproduce", "train"),
 ]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
