@@ -45,6 +45,8 @@ class Curves:
 
 
 Chart = Dots | Histogram | Curves
+LEAST_DRAWN = 10
+"""Volumes that a histogram of real ones needs, so that no single one is told."""
 
 
 def svg(chart: Chart) -> str:

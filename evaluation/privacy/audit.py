@@ -9,7 +9,7 @@ from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.privacy import checks
 from evaluation.privacy.embeddings import measure
 from evaluation.privacy.figures import figures_of
-from evaluation.privacy.findings import Options, View, design_of, view_of
+from evaluation.privacy.findings import Options, View, design_of, nearest_of, view_of
 from evaluation.privacy.folds import Exposure, Fold, everything, exposures
 from evaluation.privacy.plants import plant
 from evaluation.privacy.verdict import NO_GUARANTEE, images_verdict, weights_verdict
@@ -32,6 +32,7 @@ class Audit:
     flagged           cases to drop
     p_values          of each case in the embedding that drops
     exposure          of each training patient; for the owner of the data alone
+    nearest           distances to the nearest training volume, of samples and of hold-out volumes
     """
 
     images: Verdict
@@ -43,6 +44,7 @@ class Audit:
     p_values: tuple[tuple[str, float], ...] = ()
     exposure: tuple[Exposure, ...] = ()
     notes: tuple[str, ...] = ()
+    nearest: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 def audit(evidence: Evidence, *, options: Options | None = None, tell: Tell | None = None) -> Audit:
@@ -105,7 +107,13 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         p_values=tuple(zip(cases, view.copies[names[0]].p_values.tolist(), strict=True)),
         exposure=tuple(exposures(folds, names[0])),
         notes=_notes(evidences, view, allowed=allowed),
+        nearest=_nearest(folds, names[0]),
     )
+
+
+def _nearest(folds: Sequence[Fold], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    found, control = nearest_of(folds, name)
+    return tuple(found.tolist()), tuple(control.tolist())
 
 
 def _require_folds(evidences: Sequence[Evidence]) -> None:

@@ -53,6 +53,7 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
             report.metrics[f"alignment.dice.{name}"] = Figure(
                 float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
             )
+    report.draw("alignment", "Dice of the segmenter by label; dashed: its own on held-out patients", "alignment.dice.")
     drawn = _drawn(rows, held, own, seed)
     n = min(len(rows), len(held)) if len(held) >= SMALLEST else len(rows)
     interval = None if drawn is None else _bounds(drawn, 0.025, n)

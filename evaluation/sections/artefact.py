@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evaluation.artefact import SMALLEST, Gate, auroc, fit_gate
+from evaluation.charts import LEAST_DRAWN, Histogram
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional.statistics import clopper_pearson
 from evaluation.report import Figure, Report, Verdict
@@ -43,6 +44,9 @@ def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
     scores = [gate.score(image) for image in _told(made, tell)]
     for row, score in zip(report.samples, scores, strict=True):
         row["artefact"] = float(f"{score:.6g}")
+    if len(held) >= LEAST_DRAWN:
+        sets = {"synthetic": scores, "held out": gate.calibration.tolist()}
+        report.charts.append(("artefact", Histogram("Scores of the artefact gate", "how unlike real volumes", sets)))
     control = _control(evidence, gate, tell)
     if control is None:
         report.not_computed["artefact.auroc"] = "needs held-out volumes to corrupt"

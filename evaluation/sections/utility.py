@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from evaluation.charts import Curves, Dots
 from evaluation.evidence import Evidence, Tell
 from evaluation.report import Figure, Report, Verdict
 from evaluation.utility.compare import Comparison, Scores, in_words
@@ -67,6 +68,7 @@ def _experiment(scores: UtilityScores, family: str, report: Report, seed: int) -
             f"utility ({config.task}): the real arm itself scores {whole.by_case.mean():.2f}; with more steps or width "
             "arms may compare otherwise"
         )
+    _draw(report, scores, family, cells, seed)
     found = compared(cells, whole, seed=seed)
     floors = {cell: _floor(arms) for cell, arms in cells.items()}
     for (cell, arm, other), one in found.items():
@@ -88,6 +90,30 @@ def _arm(report: Report, name: str, scored: tuple[str, Scores], results: list[Re
         f"{_UNITS[family]}, {ARMS[arm]} ({volumes} volumes, {len(results)} seeds)",
         table.interval(seed=seed),
     )
+
+
+def _draw(
+    report: Report, scores: UtilityScores, family: str, cells: Mapping[Cell, Mapping[str, Scores]], seed: int
+) -> None:
+    """Draw the arms of the first cell, and every arm over the share of real patients where there are several."""
+    fraction, ratio = scores.config.cells()[0]
+    unit, rows = _UNITS[family], cells[fraction, ratio].items()
+    title = f"{unit} on real test patients by arm ({', '.join(f'{arm} {ARMS[arm]}' for arm, _ in rows)})"
+    dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in rows]
+    report.charts.append(("utility", Dots(title, dots)))
+    shares = sorted({share for share, _ in cells})
+    if len(shares) < 2:
+        return
+    lines: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
+    for share in shares:
+        for arm, one in cells.get((share, ratio), {}).items():
+            lines.setdefault(arm, []).append((share, float(one.by_case.mean())))
+            between = one.interval(seed=seed)
+            if between is not None:
+                bands.setdefault(arm, []).append((share, *between))
+    title = f"{unit} on real test patients over the share of real training patients, with 95 % intervals"
+    report.charts.append(("utility", Curves(title, "share of real training patients", unit, lines, bands)))
 
 
 def _details(report: Report, scores: UtilityScores, arm: str, results: list[Result], seed: int) -> None:
@@ -164,6 +190,8 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
             report.metrics[f"utility.dice.{arm}{f'.{label}' if label else ''}"] = Figure(
                 float(table.values.mean()), len(table.cases), "higher", unit, table.interval(seed=seed)
             )
+    dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in whole.items()]
+    report.charts.append(("utility", Dots("Dice of nnU-Net on real test patients by arm", dots)))
     try:
         found = compare_arms(whole, seed=seed)
     except DataError as error:
