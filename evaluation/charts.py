@@ -34,7 +34,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines through (x, y), with bands (x, low, high) where there are some; `diagonal` draws y = x."""
+    """Lines through (x, y), with bands (x, low, high) where there are some.
+
+    diagonal   draws y = x, both axes from 0 to 1 or as far as the lines go
+    """
 
     title: str
     x_label: str
@@ -177,9 +180,10 @@ def _curves(chart: Curves) -> str:
     ys = [y for line in chart.lines.values() for _, y in line]
     ys += [v for band in chart.bands.values() for _, low, high in band for v in (low, high)]
     height = 280.0
-    x, y, body = _axes(chart.x_label, chart.y_label, _span(xs), _span(ys), height)
+    low, high = min(0.0, *xs, *ys), max(1.0, *xs, *ys)
+    spans = ((low, high), (low, high)) if chart.diagonal else (_span(xs), _span(ys))
+    x, y, body = _axes(chart.x_label, chart.y_label, *spans, height)
     if chart.diagonal:
-        low, high = max(min(xs), min(ys)), min(max(xs), max(ys))
         body.append(_line("floor", x(low), y(low), x(high), y(high)))
     for index, (name, line) in enumerate(chart.lines.items()):
         kind = f"s{index % _SERIES}"

@@ -37,7 +37,7 @@ def _draw(report: Report) -> None:
         distances.append((name, one.value / scale, interval, one.floor / scale))
     for title, rows in (
         ("Shares, higher is better; dashed: what real patients reach", shares),
-        ("Distances, lower is better, each on its own scale of 0 to 1; dashed: what real patients reach", distances),
+        ("Distances, lower is better, each over the largest of its own numbers; dashed: what real patients reach", distances),
     ):
         if rows:
             report.charts.append(("fidelity", Dots(title, rows)))
