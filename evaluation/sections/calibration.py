@@ -54,7 +54,8 @@ def _draw(report: Report, sides: Mapping[str, Sequence[Calibration]]) -> None:
             continue
         count = np.sum([bins[2] for bins in some], axis=0)
         kept = count >= max(_FEWEST, 1e-3 * count.sum())
-        confidence, right = (np.sum([bins[row] * bins[2] for bins in some], axis=0)[kept] / count[kept] for row in (0, 1))
+        summed = np.sum([bins[:2] * bins[2] for bins in some], axis=0)
+        confidence, right = summed[:, kept] / count[kept]
         if kept.any():
             lines[name] = list(zip(confidence.tolist(), right.tolist(), strict=True))
     if lines:

@@ -36,11 +36,11 @@ def _draw(report: Report) -> None:
         interval = None if one.interval is None else (one.interval[0] / scale, one.interval[1] / scale)
         distances.append((name, one.value / scale, interval, one.floor / scale))
     for title, rows in (
-        ("Shares, higher is better; dashed: what real patients reach", shares),
-        ("Distances, lower is better, each over the largest of its own numbers; dashed: what real patients reach", distances),
+        ("Shares, higher is better", shares),
+        ("Distances, lower is better, each over the largest of its own numbers", distances),
     ):
         if rows:
-            report.charts.append(("fidelity", Dots(title, rows)))
+            report.charts.append(("fidelity", Dots(f"{title}; dashed: what real patients reach", rows)))
 
 
 def _ssim(evidence: Evidence, report: Report) -> None:

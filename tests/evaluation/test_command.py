@@ -180,9 +180,7 @@ def test_a_network_of_ones_own_measures(synthetic: Path, prepared: Prepared, tmp
     assert found["features"].startswith("medicalnet-resnet50") and found["features_sha256"] == digest
 
 
-def test_the_fingerprint_says_how_intensities_were_mapped(
-    synthetic: Path, prepared: Prepared, tmp_path: Path
-) -> None:
+def test_the_fingerprint_says_how_intensities_were_mapped(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
     assert evaluate(synthetic, prepared, tmp_path / "out", "--only", "fidelity") == 0
     rule = prepared.schema.intensities[0]
     said = json.loads((tmp_path / "out" / "report.json").read_text())["fingerprint"]["intensity"]

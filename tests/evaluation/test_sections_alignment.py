@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from evaluation.charts import Curves
 from evaluation.evidence import Bench, Evidence, Judged
 from evaluation.functional.statistics import mean_interval, simultaneous_gap
 from evaluation.judge import judge
@@ -311,3 +312,11 @@ def test_sections_are_asked_for_by_name() -> None:
     assert {name.split(".")[0] for name in report.metrics} == {"calibration"}
     with pytest.raises(ConfigError, match="did you mean 'calibration'"):
         judge(Evidence(items(0, 1), [], [], "phantoms"), only=["calibratoin"])
+
+
+def test_reliability_is_drawn_of_both_sides() -> None:
+    report = judged(items(0, 6), holdout=items(40, 10), bench=bench(sure=0.7))
+    (chart,) = [chart for family, chart in report.charts if family == "calibration"]
+    assert isinstance(chart, Curves) and chart.diagonal and set(chart.lines) == {"synthetic", "held out"}
+    for line in chart.lines.values():
+        assert [at for at, _ in line] == pytest.approx([0.7]) and [right for _, right in line] == pytest.approx([1.0])

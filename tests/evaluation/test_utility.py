@@ -237,8 +237,6 @@ def test_lesions_are_found_by_size_and_false_ones_counted() -> None:
         False,
         True,
     ]
-    (none,) = lesions(0 * mask, 0 * mask, labels=[2], spacing_mm=(1.0, 1.0, 1.0))
-    assert not len(none.found) and none.false_positives == 0
 
 
 def test_calibration_is_of_the_region_and_not_of_the_easy_background() -> None:
@@ -252,7 +250,7 @@ def test_calibration_is_of_the_region_and_not_of_the_easy_background() -> None:
     assert error == pytest.approx(0.4 * 16 / region) and brier == pytest.approx(0.16 * 16 / region)
     prob[1][2:6, 2:6] = 1.0  # a false positive far from the truth
     (worse,), _ = calibration(prob, mask, labels=[1])
-    assert worse == pytest.approx((0.4 * 16 + 16) / (2 * region))
+    assert worse == pytest.approx((0.4 * 16 + 16) / (2 * region), abs=1e-5)
     assert calibration(prob, 0 * mask, labels=[1]) == ([None], [None])
 
 
@@ -388,6 +386,8 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
     rows = [tuple({**row, "dice": [0.3]} for row in one.rows) for one in scored.results]
     low = replace(scored, results=tuple(replace(one, rows=row) for one, row in zip(scored.results, rows, strict=True)))
     assert any("the real arm itself scores 0.30" in note for note in judged(volumes(), low).notes)
+    dots, curves = (chart for family, chart in report.charts if family == "utility")
+    assert [row[0] for row in dots.rows] == ["R", "S", "RS"] and [x for x, _ in curves.lines["RS"]] == [0.1, 1.0]
     few = replace(scored, results=tuple(replace(one, rows=one.rows[:4]) for one in scored.results))
     assert "4 test patients" in judged(volumes(), few).not_computed["utility.dice_gain"]
 
