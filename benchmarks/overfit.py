@@ -24,7 +24,7 @@ from evaluation.evidence import Evidence, Judged
 from evaluation.privacy.audit import Audit
 from evaluation.privacy.plants import plant
 from pipelines.configs import config_path
-from pipelines.evaluate import real_set
+from pipelines.evidence import real_set
 from pipelines.progress import progress
 from pipelines.whitebox import denoising_losses
 from synth import config

@@ -28,7 +28,7 @@ from evaluation.functional.privacy import copy_test_of_distances, nearest_distan
 from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.plants import DISGUISES, plant
 from evaluation.privacy.search import References, cell_grid, cells
-from pipelines.evaluate import real_set
+from pipelines.evidence import real_set
 from pipelines.progress import Progress, progress
 from synth.data.prepared import Prepared
 from synth.io import write_bytes

@@ -23,7 +23,7 @@ from evaluation.sections.utility import utility
 from evaluation.utility.config import UtilityConfig
 from evaluation.utility.run import UtilityScores, collected
 from pipelines.cli import run
-from pipelines.evaluate import seen_by_model, synthetic_set
+from pipelines.evidence import seen_by_model, synthetic_set
 from pipelines.judges import class_attribute
 from pipelines.utility import run_experiment, unseen, volumes_of
 from synth.data.prepared import Prepared

@@ -12,6 +12,7 @@ import numpy as np
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 64, 16, 12, 40
 _ROW, _LABELS, _BINS = 26, 230, 24
+_KEY = 20  # room for the names of sets and lines, above the plot
 _SERIES = 6
 
 
@@ -34,7 +35,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines through (x, y), with bands (x, low, high) where there are some; `diagonal` draws y = x."""
+    """Lines through (x, y), with bands (x, low, high) where there are some.
+
+    diagonal   draws y = x, both axes from 0 to 1 or as far as the lines go
+    """
 
     title: str
     x_label: str
@@ -45,6 +49,8 @@ class Curves:
 
 
 Chart = Dots | Histogram | Curves
+LEAST_DRAWN = 10
+"""Volumes that a histogram of real ones needs, so that no single one is told."""
 
 
 def svg(chart: Chart) -> str:
@@ -128,7 +134,7 @@ def _axes(x_label: str, y_label: str, span_x: tuple[float, float], span_y: tuple
         return _LEFT + (value - span_x[0]) / (span_x[1] - span_x[0]) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(value: float) -> float:
-        return height - _BOTTOM - (value - span_y[0]) / (span_y[1] - span_y[0]) * (height - _BOTTOM - _TOP)
+        return height - _BOTTOM - (value - span_y[0]) / (span_y[1] - span_y[0]) * (height - _BOTTOM - _TOP - _KEY)
 
     body = []
     for tick in ticks(*span_y):
@@ -147,9 +153,9 @@ def _axes(x_label: str, y_label: str, span_x: tuple[float, float], span_y: tuple
 def _legend(names: Sequence[str]) -> list[str]:
     out = []
     for index, name in enumerate(names):
-        y = _TOP + 14 + 18 * index
-        out.append(f'<rect class="s{index % _SERIES}" x="{_WIDTH - 176}" y="{y - 9}" width="12" height="12"/>')
-        out.append(_text(_WIDTH - 158, y + 2, name))
+        x = _LEFT + index * (_WIDTH - _LEFT - _RIGHT) / max(len(names), 3)
+        out.append(f'<rect class="s{index % _SERIES}" x="{_n(x)}" y="{_TOP - 9}" width="12" height="12"/>')
+        out.append(_text(x + 18, _TOP + 2, name))
     return out
 
 
@@ -159,7 +165,7 @@ def _histogram(chart: Histogram) -> str:
     edges = np.linspace(low, high, _BINS + 1)
     shares = {name: np.histogram(values, edges)[0] / len(values) for name, values in sets.items()}
     top = max(float(share.max()) for share in shares.values())
-    height = 240.0
+    height = 240.0 + _KEY
     x, y, body = _axes(chart.unit, "share of volumes", (low, high), (0.0, 1.05 * top), height)
     for index, share in enumerate(shares.values()):
         points = [f"{_n(x(low))},{_n(y(0))}"]
@@ -174,10 +180,11 @@ def _curves(chart: Curves) -> str:
     xs = [x for line in chart.lines.values() for x, _ in line]
     ys = [y for line in chart.lines.values() for _, y in line]
     ys += [v for band in chart.bands.values() for _, low, high in band for v in (low, high)]
-    height = 280.0
-    x, y, body = _axes(chart.x_label, chart.y_label, _span(xs), _span(ys), height)
+    height = 280.0 + _KEY
+    low, high = min(0.0, *xs, *ys), max(1.0, *xs, *ys)
+    spans = ((low, high), (low, high)) if chart.diagonal else (_span(xs), _span(ys))
+    x, y, body = _axes(chart.x_label, chart.y_label, *spans, height)
     if chart.diagonal:
-        low, high = max(min(xs), min(ys)), min(max(xs), max(ys))
         body.append(_line("floor", x(low), y(low), x(high), y(high)))
     for index, (name, line) in enumerate(chart.lines.items()):
         kind = f"s{index % _SERIES}"

@@ -1,6 +1,6 @@
 """What a set is judged by: volumes of each side and what is known of them. Knows no files, layouts or models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.extractors import Extractor, FeatureCache, radiomics_extractor
 from evaluation.segmenter import Segmenter
+from synth.data.intensity import IntensityMap
 from synth.errors import DataError
 from synth.sample import AttributeValue
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 """Called with a word whenever one volume's worth of work is done."""
+Measuring = Callable[[Sequence["Judged"], int], Iterable[np.ndarray]]
+"""(volumes, number of labels) -> their features (d,) one by one, in order; in other processes, say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +73,14 @@ class Evidence:
     labels       names of labels 1..K
     spacing_mm   of the grid on which all are compared
     utility      scores of the utility experiments that were run; empty where none was asked for
-    windows      per channel the native values that mapped 0 and 1 stand for; empty where not known
+    intensities  per channel how native values were mapped; empty where not known
     extractor    what features are measured with; by default the weight-free one
     cache        where features are kept between runs; None measures anew
+    measuring    measures features with `extractor`, and keeps them, elsewhere; None measures here
     loss         denoising losses of a volume under the generator's weights, one number or one a noise level; None
                  where the weights are not judged
     real_masks_allowed   masks of real patients in the set are no reason to fail
+    unaudited    why privacy cannot be judged: `training` is real, but not known to be what trained the generator
     """
 
     synthetic: Sequence[Judged]
@@ -84,13 +89,15 @@ class Evidence:
     population: str
     labels: tuple[str, ...] = ()
     spacing_mm: tuple[float, ...] = ()
-    windows: tuple[tuple[float, float], ...] = ()
+    intensities: tuple[IntensityMap, ...] = ()
     bench: Bench = field(default_factory=Bench)
     seed: int = 0
     extractor: Extractor = field(default_factory=radiomics_extractor)
     cache: FeatureCache | None = None
+    measuring: Measuring | None = None
     loss: Callable[[Judged], Any] | None = None
     real_masks_allowed: bool = False
+    unaudited: str = ""
     utility: "Sequence[UtilityScores]" = ()
 
     def __post_init__(self) -> None:
@@ -99,6 +106,11 @@ class Evidence:
             raise DataError("the synthetic set holds no case; generate some first")
         for item in (*self.synthetic, *self.training, *self.holdout):
             _check(item, self.synthetic[0])
+
+    @property
+    def windows(self) -> tuple[tuple[float, float], ...]:
+        """Return per channel the native values that mapped 0 and 1 stand for; of percentiles the population's."""
+        return tuple((rule.low, rule.high) for rule in self.intensities)
 
     def features(self, tell: Tell) -> "Features":
         """Return the features of every volume; measured once."""
@@ -109,14 +121,17 @@ class Evidence:
 
     def features_of(self, items: Sequence[Judged], tell: Tell) -> np.ndarray:
         """Return the features (n, d) of volumes that line up with those of `features`, whatever labels they hold."""
-        measure = partial(self.cache.features, self.extractor) if self.cache is not None else self.extractor
         everyone = (*self.synthetic, *self.training, *self.holdout)
         labels = max((int(item.mask.max(initial=0)) for item in everyone), default=0)
         out = []
-        for item in items:
-            out.append(measure(item.image, item.mask, labels=labels, spacing_mm=self.spacing_mm))
+        for row in (self.measuring or self._measured)(items, labels):
+            out.append(row)
             tell("measured")
         return np.stack(out) if out else np.zeros((0, 1))
+
+    def _measured(self, items: Sequence[Judged], labels: int) -> Iterable[np.ndarray]:
+        measure = partial(self.cache.features, self.extractor) if self.cache is not None else self.extractor
+        return (measure(item.image, item.mask, labels=labels, spacing_mm=self.spacing_mm) for item in items)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged
+from synth.data.intensity import IntensityMap, Window
 
 
 def fingerprint_of(evidence: Evidence) -> dict[str, str]:
@@ -14,7 +15,7 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
 
     features       name of the extractor and what identifies it; its weights (or definition), input and pooling beside
     resampling     the filter, and the version of what resamples
-    intensity      what mapped 0 and 1 stand for
+    intensity      how each channel was mapped
     spacing_mm     of the grid on which all are compared
     n              volumes of each side: distances between sets depend on them
     real           sha256 over the voxels of all real volumes, whatever their order and names
@@ -22,19 +23,33 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
     """
     extractor = evidence.extractor
     n = [len(side) for side in (evidence.synthetic, evidence.training, evidence.holdout)]
-    windows = "; ".join(f"{low:g}..{high:g}" for low, high in evidence.windows)
     return {
         "features": f"{extractor.name} {extractor.fingerprint()}",
         "features_sha256": extractor.sha256,
         "features_input": extractor.spec.text(),
         "features_pooling": extractor.pooling,
         "resampling": f"{extractor.spec.filter}; torch {_version('torch')}; scipy {_version('scipy')}",
-        "intensity": windows or "mapped 0.5/99.5 %",
+        "intensity": "; ".join(mapping(rule) for rule in evidence.intensities) or "not given",
         "spacing_mm": " x ".join(f"{step:g}" for step in evidence.spacing_mm) or "not given",
         "n": f"{n[0]} synthetic, {n[1]} training, {n[2]} held out",
         "real": _set_digest((*evidence.training, *evidence.holdout)),
         "judge": _weights(evidence.bench.segmenter),
     }
+
+
+def mapping(rule: IntensityMap) -> str:
+    """Return in words how a channel was mapped.
+
+    >>> mapping(Window(low=-1024.0, high=800.0, tissue=(-160.0, 240.0)))
+    'CT window -1024..800 HU, the middle half -160..240 HU'
+    >>> mapping(Percentiles(low=3.0, high=812.5))
+    'own 0.5 and 99.5 % of each volume (median of the training volumes: 3..812.5)'
+    """
+    if isinstance(rule, Window):
+        middle = "" if rule.tissue is None else f", the middle half {rule.tissue[0]:g}..{rule.tissue[1]:g} HU"
+        return f"CT window {rule.low:g}..{rule.high:g} HU{middle}"
+    shares = f"{100 * rule.low_share:g} and {100 * rule.high_share:g} %"
+    return f"own {shares} of each volume (median of the training volumes: {rule.low:g}..{rule.high:g})"
 
 
 def _set_digest(items: Sequence[Judged]) -> str:

@@ -99,7 +99,7 @@ def _row(name: str, figure: "Figure") -> str:
     return (
         f"<tr><td><code>{_e(name)}</code><br><small>{_e(meaning(name))}</small></td>"
         f"<td class=v>{figure.value:.4g} <small>{_e(figure.unit)}</small></td>"
-        f"<td>{interval}</td><td>{floor}</td><td>{figure.n}</td><td>{arrow}</td></tr>"
+        f"<td class=n>{interval}</td><td>{floor}</td><td>{figure.n}</td><td class=n>{arrow}</td></tr>"
     )
 
 
@@ -189,7 +189,8 @@ padding:.6rem .9rem;border-left:.3rem solid var(--soft);border-radius:.3rem}.car
 td,th{border-bottom:1px solid var(--line);padding:.35rem .6rem;text-align:left;vertical-align:top}
 small{color:var(--soft);font-weight:400}code{font-size:.92em;overflow-wrap:anywhere}.v{font-variant-numeric:tabular-nums;font-weight:600}
 img{max-width:100%;background:#000;border-radius:.3rem}figure{margin:1rem 0}figcaption{color:var(--soft);font-size:.9em}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}svg{width:100%}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:1rem}svg{width:100%}
+.n{white-space:nowrap}
 svg .g{stroke:var(--line)}svg .t{fill:var(--ink);font-size:12px}svg .a{fill:var(--soft);font-size:12px}
 svg .i{stroke:var(--s0);stroke-width:2.5}svg .d{fill:var(--s0)}
 svg .floor{stroke:var(--s1);stroke-width:2;stroke-dasharray:4 3}

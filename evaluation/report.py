@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from evaluation.charts import Chart
+from evaluation.charts import Chart, Dots
 from evaluation.page import page
 
 
@@ -75,6 +75,13 @@ class Report:
     patients_assumed: bool | None = None
     notes: list[str] = field(default_factory=list)
     internal: dict[str, str] = field(default_factory=dict)
+
+    def draw(self, family: str, title: str, begins: str) -> None:
+        """Add a chart of the figures whose names begin so, where there are some, each by the rest of its name."""
+        known = {name: figure for name, figure in self.metrics.items() if name.startswith(begins)}
+        rows = [(name.removeprefix(begins), one.value, one.interval, one.floor) for name, one in known.items()]
+        if rows:
+            self.charts.append((family, Dots(title, rows)))
 
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""

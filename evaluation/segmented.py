@@ -15,6 +15,7 @@ from evaluation.functional import (
     dice,
     expected_calibration_error,
     hd95,
+    reliability_curve,
     roi_rows,
     surface_dice,
     volume_crps,
@@ -27,11 +28,15 @@ _MARGIN = 2.0  # voxels around foreground in which calibration is judged
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Calibration of one volume's probabilities near foreground, NaN without any; CRPS in ml of each label."""
+    """Calibration of one volume's probabilities near foreground, NaN without any; CRPS in ml of each label.
+
+    bins   mean confidence, frequency and count of each bin of confidence (3, bins); zeros where there is nothing
+    """
 
     ece: float
     brier: float
     crps: np.ndarray
+    bins: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +139,7 @@ def _one(evidence: Evidence, item: Judged, tell: Tell) -> Segmented:
             expected_calibration_error(rows, truth) if some else float("nan"),
             brier_score(rows, truth) if some else float("nan"),
             volume_crps(shares, item.mask, labels=range(1, len(shares)), spacing_mm=spacing_of(evidence)),
+            np.nan_to_num(np.stack(reliability_curve(rows, truth))) if some else np.zeros((3, 1)),
         )
     tell("segmented")
     return Segmented(item, shares.argmax(axis=0).astype(np.uint8), name, calibration)

@@ -26,6 +26,7 @@ VERBS = {
     "reproduce": "samples of a set made again and compared",
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",
     "evaluate": "judge a synthetic set against real data",
+    "compare": "two reports side by side, where they rest on the same",
     "release": "copy the samples that a report lets go, its verdict bound to them",
     "info": "what is this model, dataset, volume or report",
 }

@@ -228,7 +228,7 @@ def known_patients(cases: Sequence[RealCase], how: "Merge") -> set[str]:
     """
     import sys
 
-    from pipelines.evaluate import seen_by_model
+    from pipelines.evidence import seen_by_model
     from synth.data.prepared import Prepared
 
     folder = how.sets[0]

@@ -49,7 +49,7 @@ class Prepare:
     def run(self) -> int:
         """Prepare, and print what this data can show."""
         from pipelines.machine import seconds
-        from pipelines.progress import Progress
+        from pipelines.progress import staged
         from synth.data.power import what_it_can_show
         from synth.data.preparation import PreparationOptions, label_volumes, prepare, voxels_for
         from synth.data.splits import DivisionOptions, divide
@@ -70,16 +70,8 @@ class Prepare:
         )
         dataset = read(self.source)
         division = divide(dataset.cases, how)
-        bars: dict[str, Progress] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            bars.setdefault(stage, Progress(stage, total)).advance(done)
-
-        try:
+        with staged() as report:
             prepared = prepare(dataset, self.out, division=division, options=options, report=report)
-        finally:
-            for bar in bars.values():
-                bar.close()
         schema = prepared.schema
         print(
             f"{len(prepared.cases)} cases in {self.out}: grid {schema.grid} at {_short(schema.spacing_mm)} mm; "

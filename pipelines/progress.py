@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LINE_EVERY_S = 15.0
@@ -62,3 +62,18 @@ def progress(label: str, total: int) -> Iterator[Progress]:
         yield bar
     finally:
         bar.close()
+
+
+@contextmanager
+def staged() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what is told (stage, done, total), a bar a stage; all are closed whatever happens."""
+    bars: dict[str, Progress] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        bars.setdefault(stage, Progress(stage, total)).advance(done)
+
+    try:
+        yield report
+    finally:
+        for bar in bars.values():
+            bar.close()

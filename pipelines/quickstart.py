@@ -26,8 +26,8 @@ class Quickstart:
     def run(self) -> int:
         """Generate, then judge."""
         from evaluation.evidence import Evidence
-        from evaluation.judge import judge
-        from pipelines.evaluate import digests, synthetic_set
+        from evaluation.judge import judge, steps
+        from pipelines.evidence import digests, synthetic_set
         from pipelines.generate import Generate
         from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
@@ -47,17 +47,18 @@ class Quickstart:
         assert schema is not None
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))
         bench = find_bench(None, schema)
-        with progress("judging", 2 * len(made)) as bar:
-            evidence = Evidence(
-                made,
-                [],
-                [],
-                schema.population,
-                labels=tuple(label.name for label in schema.labels),
-                spacing_mm=schema.spacing_mm,
-                bench=bench,
-                seed=self.seed,
-            )
+        evidence = Evidence(
+            made,
+            [],
+            [],
+            schema.population,
+            labels=tuple(label.name for label in schema.labels),
+            spacing_mm=schema.spacing_mm,
+            intensities=schema.intensities,
+            bench=bench,
+            seed=self.seed,
+        )
+        with progress("judging", steps(evidence)) as bar:
             report = judge(evidence, progress=lambda _: bar.advance())
         report.judged = digests(dataset)
         report.write(report_folder)

@@ -162,7 +162,7 @@ class Release:
         import hashlib
         import json
 
-        from pipelines.evaluate import manifest_rows
+        from pipelines.evidence import manifest_rows
         from synth.io import write_bytes
 
         written: dict[str, bytes] = {}

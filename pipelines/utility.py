@@ -125,7 +125,7 @@ def unseen(prepared: "Prepared", seen: "Seen | None") -> "tuple[PreparedCase, ..
 def volumes_of(prepared: "Prepared", made: "Sequence[Judged]", test: "Sequence[PreparedCase]") -> "Volumes":
     """Return training, synthetic and test volumes of an experiment. Errors: DataError where a side is empty."""
     from evaluation.utility.arms import Volumes
-    from pipelines.evaluate import real_set
+    from pipelines.evidence import real_set
     from pipelines.judges import class_attribute
 
     attribute = class_attribute(prepared.schema)

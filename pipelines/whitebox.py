@@ -59,7 +59,7 @@ def denoising_losses(
 
 def model_of_set(folder: Path) -> str | None:
     """Return the sha256 of the one model that made a set; None where its manifest does not say."""
-    from pipelines.evaluate import manifest_rows
+    from pipelines.evidence import manifest_rows
 
     known = {str(row["model"]["sha256"]) for row in manifest_rows(folder)}
     return known.pop() if len(known) == 1 else None

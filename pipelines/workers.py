@@ -4,11 +4,12 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 _AHEAD = 256
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -23,8 +24,8 @@ def workers_on(device: str) -> int:
 
 
 def run_all(
-    work: Callable[[int], Result],
-    items: Sequence[int],
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
     *,
     workers: int,
     start: Callable[..., None],

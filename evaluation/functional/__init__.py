@@ -47,7 +47,7 @@ from evaluation.functional.raters import (
     rater_calibration_error,
     rater_regions,
 )
-from evaluation.functional.segmentation import Detection, detection, dice, hd95, surface_dice
+from evaluation.functional.segmentation import Detection, Lesions, detection, dice, hd95, lesions, surface_dice
 from evaluation.functional.set_level import SetLevelTest, set_level_test
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
 from evaluation.functional.statistics import (
@@ -67,6 +67,7 @@ __all__ = [
     "Detection",
     "FrechetInterval",
     "KernelTest",
+    "Lesions",
     "Membership",
     "PrecisionRecall",
     "RaterRegions",
@@ -102,6 +103,7 @@ __all__ = [
     "kernel_test",
     "label_intensities",
     "label_volumes",
+    "lesions",
     "mae",
     "membership_test",
     "minimum_detectable_rate",

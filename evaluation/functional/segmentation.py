@@ -7,7 +7,7 @@ nothing was missed (Dice 1, surface Dice 1, HD95 0); absent in one, the worst ca
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -79,6 +79,16 @@ def surface_dice(
     return np.array(out)
 
 
+class Lesions(NamedTuple):
+    """The lesions of one label in one case: volumes of the reference's in ml (areas in cm^2 in 2D), whether each was
+    found, and how many of the prediction are none of the reference's.
+    """
+
+    sizes_ml: np.ndarray
+    found: np.ndarray
+    false_positives: int
+
+
 @dataclass(frozen=True, eq=False)
 class Detection:
     """Lesions of one label in one case, counted by size.
@@ -110,16 +120,45 @@ def detection(
 ) -> list[Detection]:
     """Return for each label how many lesions of each size were found, and the false positives of the case.
 
-    A lesion is a component of voxels that touch by faces, edges or corners. A reference lesion is found where more
-    than the share `overlap` of its voxels is predicted; a predicted lesion that shares no voxel with the reference is
-    a false positive. Sizes are volumes in ml (areas in cm^2 in 2D). Absent in both: no lesion, none false.
+    Lesions as `lesions` tells them, sizes in ml (cm^2 in 2D). Absent in both: no lesion, none false.
     Pool a set by summing `lesions`, `found` and `false_positives` over its cases.
     Errors: ValueError for grids, spacings, edges or a share that do not fit.
     """
-    first, second = _label_maps(pred, ref, spacing_mm)
     edges = np.asarray(edges_ml, dtype=np.float64)
-    if not len(edges) or (np.diff(edges) <= 0).any() or not 0 <= overlap < 1:
-        raise ValueError(f"size edges ascend and overlap is a share below 1, got {tuple(edges_ml)} and {overlap}")
+    if not len(edges) or (np.diff(edges) <= 0).any():
+        raise ValueError(f"size edges ascend, got {tuple(edges_ml)}")
+    out = []
+    for one in lesions(pred, ref, labels=labels, spacing_mm=spacing_mm, overlap=overlap):
+        place = np.searchsorted(edges, one.sizes_ml, side="right") - 1
+        kept = place >= 0
+        out.append(
+            Detection(
+                tuple(float(edge) for edge in edges),
+                np.bincount(place[kept], minlength=len(edges)),
+                np.bincount(place[kept & one.found], minlength=len(edges)),
+                one.false_positives,
+            )
+        )
+    return out
+
+
+def lesions(
+    pred: Any, ref: Any, *, labels: Sequence[int], spacing_mm: Sequence[float], overlap: float = 0.0
+) -> list[Lesions]:
+    """Return for each label every lesion of the reference, whether it was found, and the false positives of the case.
+
+    A lesion is a component of voxels that touch by faces, edges or corners. A reference lesion is found where at least
+    the share `overlap` of its voxels is predicted, and one voxel in any case; a predicted lesion that shares no voxel
+    with the reference is a false positive. Errors: ValueError for grids, spacings or a share that do not fit.
+
+    >>> ref = np.array([[1, 1, 0, 0, 1]])
+    >>> (one,) = lesions(np.array([[1, 0, 0, 0, 0]]), ref, labels=[1], spacing_mm=(5.0, 10.0), overlap=0.5)
+    >>> one.sizes_ml.tolist(), one.found.tolist(), one.false_positives
+    ([1.0, 0.5], [True, False], 0)
+    """
+    first, second = _label_maps(pred, ref, spacing_mm)
+    if not 0 <= overlap <= 1:
+        raise ValueError(f"overlap is a share, got {overlap}")
     unit = float(np.prod(spacing_mm)) / (1000.0 if first.ndim == 3 else 100.0)
     out = []
     for label in labels:
@@ -127,19 +166,11 @@ def detection(
         parts, count = _components(b)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
         hits = np.bincount(parts[a], minlength=count + 1)[1:]
-        place = np.searchsorted(edges, sizes * unit, side="right") - 1
-        kept = place >= 0
-        found = hits > overlap * sizes
+        # a tenth of 30 voxels is 3.0000000000000004 of them
+        found = (hits > 0) & (hits >= overlap * sizes * (1 - 1e-12))
         guesses, number = _components(a)
         touched = np.bincount(guesses[b], minlength=number + 1)[1:]
-        out.append(
-            Detection(
-                tuple(float(edge) for edge in edges),
-                np.bincount(place[kept], minlength=len(edges)),
-                np.bincount(place[kept & found], minlength=len(edges)),
-                int((touched == 0).sum()),
-            )
-        )
+        out.append(Lesions(sizes * unit, found, int((touched == 0).sum())))
     return out
 
 

@@ -13,6 +13,8 @@ from scipy import stats
 from evaluation.functional.arrays import array
 from synth.rng import numpy_rng
 
+SMALLEST = 5
+"""Below so many values a bootstrap says nothing."""
 _OFFSETS = (1, 2, 3)
 
 
@@ -81,8 +83,8 @@ def cluster_bootstrap(
 ) -> Interval:
     """Return the bootstrap interval of `statistic` of the rows of `values` (n, ...), drawing whole clusters.
 
-    Quantiles are the expanded ones, Phi(-+ t sqrt(k / (k - 1))) with t of k - 1 degrees of freedom for k clusters,
-    since plain percentile intervals are too short for few clusters (Hesterberg 2015). For smooth statistics such as
+    Quantiles are the expanded ones (`expanded_tail`) of k clusters, since plain percentile intervals are too short
+    for few of them. For smooth statistics such as
     means; medians are poorly served, and distances between sets (Frechet) are biased under it: see grouped_jackknife.
     Errors: ValueError for fewer than 2 clusters, NaN, or clusters that are not one per row.
 
@@ -108,8 +110,43 @@ def cluster_bootstrap(
             ],
             dtype=np.float64,
         )
-    spread = stats.t.ppf(0.5 + level / 2.0, count - 1) * np.sqrt(count / (count - 1.0))
-    low, high = np.quantile(found, [stats.norm.cdf(-spread), stats.norm.cdf(spread)])
+    tail = expanded_tail(0.5 - level / 2.0, count)
+    low, high = np.quantile(found, [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
+
+
+def expanded_tail(alpha: float, n: int) -> float:
+    """Return the quantile of bootstrap draws that leaves `alpha` outside, of n values (Hesterberg 2015).
+
+    alpha' = Phi(-sqrt(n / (n - 1)) t_{alpha, n-1}): resampled means spread by a factor sqrt((n - 1) / n) too
+    little, and know nothing of how uncertain that spread is.
+
+    >>> round(expanded_tail(0.025, 8), 4), round(expanded_tail(0.025, 10000), 4)
+    (0.0057, 0.025)
+    """
+    return float(stats.norm.sf(np.sqrt(n / (n - 1)) * stats.t.ppf(1.0 - alpha, n - 1)))
+
+
+def mean_interval(values: Any, clusters: Sequence[Any] | np.ndarray | None = None, *, seed: int) -> Interval | None:
+    """Return the 95 % interval of the mean of values (n,) by cluster_bootstrap; None below 5 values or clusters."""
+    rows = array(values)
+    known = len(rows) if clusters is None else len(set(clusters))
+    return cluster_bootstrap(rows, clusters, seed=seed, resamples=2000) if known >= SMALLEST else None
+
+
+def simultaneous_gap(
+    groups: Sequence[np.ndarray], pair: tuple[int, int], rng: np.random.Generator, *, draws: int = 2000
+) -> Interval:
+    """Return the interval of mean(groups[a]) - mean(groups[b]) that holds at 95 % for all pairs at once.
+
+    Of several groups the best and the worst lie apart by chance: Bonferroni over the pairs keeps an interval of the
+    pair that was picked for being furthest apart honest. Expanded percentile bootstrap within each group.
+    """
+    alpha = 0.025 / (len(groups) * (len(groups) - 1) / 2)
+    a, b = (groups[place] for place in pair)
+    means = [side[rng.integers(len(side), size=(draws, len(side)))].mean(axis=1) for side in (a, b)]
+    tail = expanded_tail(alpha, min(len(a), len(b)))
+    low, high = np.quantile(means[0] - means[1], (tail, 1.0 - tail))
     return Interval(float(low), float(high))
 
 

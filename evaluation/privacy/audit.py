@@ -9,7 +9,7 @@ from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.privacy import checks
 from evaluation.privacy.embeddings import measure
 from evaluation.privacy.figures import figures_of
-from evaluation.privacy.findings import Options, View, design_of, view_of
+from evaluation.privacy.findings import Options, View, design_of, nearest_of, view_of
 from evaluation.privacy.folds import Exposure, Fold, everything, exposures
 from evaluation.privacy.plants import plant
 from evaluation.privacy.verdict import NO_GUARANTEE, images_verdict, weights_verdict
@@ -32,6 +32,7 @@ class Audit:
     flagged           cases to drop
     p_values          of each case in the embedding that drops
     exposure          of each training patient; for the owner of the data alone
+    nearest           distances to the nearest training volume, of samples and of hold-out volumes
     """
 
     images: Verdict
@@ -43,6 +44,7 @@ class Audit:
     p_values: tuple[tuple[str, float], ...] = ()
     exposure: tuple[Exposure, ...] = ()
     notes: tuple[str, ...] = ()
+    nearest: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 def audit(evidence: Evidence, *, options: Options | None = None, tell: Tell | None = None) -> Audit:
@@ -73,7 +75,7 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     _require_folds(evidences)
     fewest = min(len({item.whose for item in side}) for e in evidences for side in (e.synthetic, e.training, e.holdout))
     if fewest < _LEAST:
-        return _nothing("needs samples, training and hold-out patients, at least 2 of each")
+        return undecided("needs samples, training and hold-out patients, at least 2 of each")
     count = -(-options.plants // len(evidences))
     folds, absent = [], {}
     for index, evidence in enumerate(evidences):
@@ -105,7 +107,13 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         p_values=tuple(zip(cases, view.copies[names[0]].p_values.tolist(), strict=True)),
         exposure=tuple(exposures(folds, names[0])),
         notes=_notes(evidences, view, allowed=allowed),
+        nearest=_nearest(folds, names[0]),
     )
+
+
+def _nearest(folds: Sequence[Fold], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    found, control = nearest_of(folds, name)
+    return tuple(found.tolist()), tuple(control.tolist())
 
 
 def _require_folds(evidences: Sequence[Evidence]) -> None:
@@ -118,7 +126,8 @@ def _require_folds(evidences: Sequence[Evidence]) -> None:
         held |= own
 
 
-def _nothing(why: str) -> Audit:
+def undecided(why: str) -> Audit:
+    """Return the audit that says why nothing could be tested."""
     open_ = Verdict(None, f"undecidable: {why}; {NO_GUARANTEE}")
     return Audit(open_, open_, None, {}, dict.fromkeys(("nearest", "copy_test", "set_level_p", "mia_auc"), why))
 

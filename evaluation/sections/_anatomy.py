@@ -13,7 +13,7 @@ from evaluation.functional import (
     set_distance,
     topology,
 )
-from evaluation.intervals import bootstrap_interval
+from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
 from evaluation.segmented import spacing_of
 from synth.rng import numpy_rng
@@ -39,7 +39,7 @@ def boundary(evidence: Evidence, report: Report) -> None:
     held = [value for item in evidence.holdout if (value := _ratio(item.image, item.mask, spacing)) is not None]
     unit = "edges at boundaries, over those 1 to 3 voxels beside"
     for name, row in (("alignment.boundary", values), ("alignment.boundary_shifted", shifted)):
-        interval = bootstrap_interval(np.array(row), seed, name)
+        interval = mean_interval(row, seed=seed)
         floor = float(np.mean(held)) if held and name == "alignment.boundary" else None
         better = "higher" if name == "alignment.boundary" else "lower"
         report.metrics[name] = Figure(float(np.mean(row)), len(row), better, unit, interval, floor)

@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.intervals import bootstrap_interval, expanded_tail
+from evaluation.functional.statistics import SMALLEST, expanded_tail, mean_interval
 from evaluation.report import Figure, Report, Verdict
 from evaluation.sections import _anatomy
 from evaluation.segmented import dice_rows, relative, segmented, surface_rows, tolerance_of
@@ -18,7 +18,7 @@ from synth.rng import numpy_rng
 NON_INFERIORITY = 0.95
 SMALL = 50
 """Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
-_SMALLEST_INTERVAL, _RESAMPLED = 5, 2000
+_RESAMPLED = 2000
 _MOST_SAID, _MOST_ASKED = 1000, 1e6
 _UNIT = "of the segmenter's own held-out Dice"
 
@@ -49,12 +49,13 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
     for column, name in enumerate(names):
         given = rows[np.isfinite(rows[:, column]), column]
         if len(given):
-            interval = bootstrap_interval(given, seed, f"dice {name}")
+            interval = mean_interval(given, seed=seed)
             report.metrics[f"alignment.dice.{name}"] = Figure(
                 float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
             )
+    report.draw("alignment", "Dice of the segmenter by label; dashed: its own on held-out patients", "alignment.dice.")
     drawn = _drawn(rows, held, own, seed)
-    n = min(len(rows), len(held)) if len(held) >= _SMALLEST_INTERVAL else len(rows)
+    n = min(len(rows), len(held)) if len(held) >= SMALLEST else len(rows)
     interval = None if drawn is None else _bounds(drawn, 0.025, n)
     report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", _UNIT, interval)
     report.verdicts["alignment"] = _non_inferiority(
@@ -72,7 +73,7 @@ def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: int, p
     )
     margin = f"the non-inferiority margin {NON_INFERIORITY}"
     if bounds is None:
-        need = f"{_SMALLEST_INTERVAL} samples are the least that can be judged, {n} there are"
+        need = f"{SMALLEST} samples are the least that can be judged, {n} there are"
         return Verdict(None, f"{said}; against {margin} {need}")
     low, high = bounds
     if low >= NON_INFERIORITY:
@@ -104,12 +105,12 @@ def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np
 
     Where the hold-out is there, the segmenter's own score moves with its resampling too: it is known no better.
     """
-    if len(rows) < _SMALLEST_INTERVAL:
+    if len(rows) < SMALLEST:
         return None
     rng = numpy_rng(seed, "interval")
     mean, there = _resampled(rows, rng)
     score = np.broadcast_to(own, mean.shape)
-    known = np.isfinite(held).sum(axis=0) >= _SMALLEST_INTERVAL if len(held) else np.zeros(len(own), dtype=bool)
+    known = np.isfinite(held).sum(axis=0) >= SMALLEST if len(held) else np.zeros(len(own), dtype=bool)
     if known.any():
         again, held_there = _resampled(held[:, known], rng)
         moved = np.where(held_there, again - np.nanmean(held[:, known], axis=0), 0.0)
@@ -143,7 +144,7 @@ def _surfaces(evidence: Evidence, report: Report, tell: Tell) -> None:
                     len(values),
                     "higher" if family == "nsd" else "lower",
                     within if family == "nsd" else unit,
-                    bootstrap_interval(values, evidence.seed, f"{family} {name}"),
+                    mean_interval(values, seed=evidence.seed),
                     float(floor.mean()) if len(floor) else None,
                 )
 

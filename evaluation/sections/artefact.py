@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evaluation.artefact import SMALLEST, Gate, auroc, fit_gate
+from evaluation.charts import LEAST_DRAWN, Histogram
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.report import Figure, Report, Verdict
 from synth.augment import corrupt
 from synth.rng import numpy_rng
@@ -42,6 +44,9 @@ def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
     scores = [gate.score(image) for image in _told(made, tell)]
     for row, score in zip(report.samples, scores, strict=True):
         row["artefact"] = float(f"{score:.6g}")
+    if len(held) >= LEAST_DRAWN:
+        sets = {"synthetic": scores, "held out": gate.calibration.tolist()}
+        report.charts.append(("artefact", Histogram("Scores of the artefact gate", "how unlike real volumes", sets)))
     control = _control(evidence, gate, tell)
     if control is None:
         report.not_computed["artefact.auroc"] = "needs held-out volumes to corrupt"
@@ -70,11 +75,9 @@ def _share(report: Report, flagged: int, n: int, held: int, control: Figure | No
     from scipy import stats
 
     rank = int(np.floor(LEVEL * (held + 1) + 1e-9))
-    low = float(stats.beta.ppf(0.025, flagged, n - flagged + 1)) if flagged else 0.0
-    high = float(stats.beta.ppf(0.975, flagged + 1, n - flagged)) if flagged < n else 1.0
     expected = rank / (held + 1)
     report.metrics["artefact.share_flagged"] = Figure(
-        flagged / n, n, "lower", "share of samples at p <= 0.05", (low, high), floor=expected
+        flagged / n, n, "lower", "share of samples at p <= 0.05", clopper_pearson(flagged, n), floor=expected
     )
     # how many of n volumes like the held-out ones would be flagged: exact, the held-out ones being a sample too
     chance = float(stats.betabinom(n, rank, held + 1 - rank).sf(flagged - 1))
@@ -87,13 +90,18 @@ def _share(report: Report, flagged: int, n: int, held: int, control: Figure | No
     report.verdicts["artefact"] = Verdict(ok, told)
 
 
+def trials_of(held: int) -> int:
+    """Return how many corrupted volumes the gate is tried on, of so many held-out ones."""
+    return max(min(held, _TRIALS), len(CONTROLS)) if held else 0
+
+
 def _control(evidence: Evidence, gate: Gate, tell: Tell) -> Figure | None:
     """Return the AUROC of held-out volumes, each corrupted in one way, against clean ones; bootstrap by volume."""
     held = evidence.holdout
     if not held:
         return None
     corrupted: list[list[float]] = [[] for _ in held]
-    trials = max(min(len(held), _TRIALS), len(CONTROLS))
+    trials = trials_of(len(held))
     for trial in range(trials):
         item = trial % len(held)
         name = CONTROLS[trial % len(CONTROLS)]

@@ -1,12 +1,16 @@
 """Whether the segmenter's probabilities mean on synthetic volumes what they mean on real ones of other patients."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from evaluation.charts import LEAST_DRAWN, Curves
 from evaluation.evidence import Evidence, Tell
-from evaluation.intervals import bootstrap_interval
+from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
 from evaluation.segmented import Calibration, segmented
 
+_FEWEST = 50
 _FAMILIES = ("ece_roi", "brier", "volume_crps")
 
 
@@ -35,9 +39,28 @@ def calibration(evidence: Evidence, report: Report, tell: Tell) -> None:
             len(values),
             "lower",
             unit,
-            bootstrap_interval(values, evidence.seed, family),
+            mean_interval(values, seed=evidence.seed),
             float(floor.mean()) if len(floor) else None,
         )
+    _draw(report, {"synthetic": made, "held out": held})
+
+
+def _draw(report: Report, sides: Mapping[str, Sequence[Calibration]]) -> None:
+    """Draw the reliability of each side, its volumes pooled; bins of few voxels are left out."""
+    lines = {}
+    for name, side in sides.items():
+        some = [one.bins for one in side if one.bins.any()]
+        if not some or (name == "held out" and len(some) < LEAST_DRAWN):
+            continue
+        count = np.sum([bins[2] for bins in some], axis=0)
+        kept = count >= max(_FEWEST, 1e-3 * count.sum())
+        summed = np.sum([bins[:2] * bins[2] for bins in some], axis=0)
+        confidence, right = summed[:, kept] / count[kept]
+        if kept.any():
+            lines[name] = list(zip(confidence.tolist(), right.tolist(), strict=True))
+    if lines:
+        title = "Reliability of the segmenter near foreground; dashed: as sure as it is right"
+        report.charts.append(("calibration", Curves(title, "confidence", "share right", lines, diagonal=True)))
 
 
 def _values(one: Calibration) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import label_volumes
-from evaluation.intervals import bootstrap_interval, proportion_interval
+from evaluation.functional.statistics import clopper_pearson, mean_interval
 from evaluation.report import Figure, Report
 from evaluation.sections._anatomy import label_names
 from evaluation.segmented import segmented, spacing_of
@@ -108,7 +108,7 @@ def _numbers(evidence: Evidence, report: Report) -> None:
             len(error),
             "lower",
             f"{'ml' if place[1] == 'volume' else 'lesions'}, mean |asked - measured on the mask|",
-            bootstrap_interval(error, evidence.seed, attribute),
+            mean_interval(error, seed=evidence.seed),
             float(np.abs(floor[:, 0] - floor[:, 1]).mean()) if len(floor) else None,
         )
         if len(pairs) >= _LEAST_RANKED and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
@@ -197,5 +197,5 @@ def _geometry(evidence: Evidence, report: Report) -> None:
 
 def _share(report: Report, name: str, hits: Sequence[bool], unit: str) -> None:
     if hits:
-        interval = proportion_interval(sum(hits), len(hits))
+        interval = clopper_pearson(sum(hits), len(hits))
         report.metrics[name] = Figure(sum(hits) / len(hits), len(hits), "higher", unit, interval)

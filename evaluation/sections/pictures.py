@@ -22,7 +22,7 @@ def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
         some = held[: len(shown)]
         caption = f"{len(some)} volumes of the population ({report.population}), the same way"
         report.pictures.append((caption, mosaic([part for item in some for part in _both(item)]), True))
-    if evidence.training:
+    if evidence.training and not evidence.unaudited:
         report.pictures.append(_nearest(evidence, report, tell))
 
 

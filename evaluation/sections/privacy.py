@@ -3,8 +3,9 @@
 import csv
 import io
 
+from evaluation.charts import LEAST_DRAWN, Histogram
 from evaluation.evidence import Evidence, Tell
-from evaluation.privacy.audit import Audit, audit
+from evaluation.privacy.audit import Audit, audit, undecided
 from evaluation.report import Report
 
 EXPOSURE = "exposure.csv"
@@ -12,7 +13,7 @@ EXPOSURE = "exposure.csv"
 
 def privacy(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Audit the set, and the weights where losses were handed over."""
-    add_audit(report, audit(evidence, tell=tell))
+    add_audit(report, undecided(evidence.unaudited) if evidence.unaudited else audit(evidence, tell=tell))
 
 
 def add_audit(report: Report, found: Audit) -> None:
@@ -23,6 +24,11 @@ def add_audit(report: Report, found: Audit) -> None:
     if found.after_drop is not None:
         report.verdicts["privacy.images_after_drop"] = found.after_drop
     report.notes += found.notes
+    samples, holdout = found.nearest
+    if len(holdout) >= LEAST_DRAWN:
+        sets = {"synthetic": samples, "held out": holdout}
+        title = "Distance to the nearest training volume: samples left of held-out volumes are nearer than chance"
+        report.charts.append(("privacy", Histogram(title, report.metrics["privacy.nearest"].unit, sets)))
     p_values = dict(found.p_values)
     for row in report.samples:
         case = str(row["case"])

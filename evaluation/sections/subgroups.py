@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.intervals import SMALLEST, bootstrap_interval, proportion_interval, simultaneous_gap
+from evaluation.functional.statistics import SMALLEST, clopper_pearson, mean_interval, simultaneous_gap
 from evaluation.report import Figure, Report
 from evaluation.segmented import dice_rows, relative, segmented, surface_rows
 from synth.rng import numpy_rng
@@ -41,9 +41,9 @@ def _row(report: Report, key: tuple[str, str, str], values: np.ndarray, seed: in
     """Add one row of the table; a level without a value has a row too, of n 0."""
     values = values[np.isfinite(values)]
     if key[2] == "condition.class" and len(values):
-        interval = proportion_interval(int(values.sum()), len(values))
+        interval = clopper_pearson(int(values.sum()), len(values))
     else:
-        interval = bootstrap_interval(values, seed, " ".join(key))
+        interval = mean_interval(values, seed=seed)
     report.subgroups.append(
         {
             "attribute": key[0],

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from evaluation.charts import Curves, Dots
 from evaluation.evidence import Evidence, Tell
 from evaluation.report import Figure, Report, Verdict
-from evaluation.utility.compare import Comparison, Scores, in_words, mean_interval
+from evaluation.utility.compare import Comparison, Scores, in_words
 from evaluation.utility.config import ARMS, NON_INFERIORITY
 from evaluation.utility.nnunet import compare_arms
 from evaluation.utility.run import Result, UtilityScores
@@ -67,6 +68,7 @@ def _experiment(scores: UtilityScores, family: str, report: Report, seed: int) -
             f"utility ({config.task}): the real arm itself scores {whole.by_case.mean():.2f}; with more steps or width "
             "arms may compare otherwise"
         )
+    _draw(report, scores, family, cells, seed)
     found = compared(cells, whole, seed=seed)
     floors = {cell: _floor(arms) for cell, arms in cells.items()}
     for (cell, arm, other), one in found.items():
@@ -86,8 +88,32 @@ def _arm(report: Report, name: str, scored: tuple[str, Scores], results: list[Re
         len(table.cases),
         "higher",
         f"{_UNITS[family]}, {ARMS[arm]} ({volumes} volumes, {len(results)} seeds)",
-        mean_interval(table, seed=seed),
+        table.interval(seed=seed),
     )
+
+
+def _draw(
+    report: Report, scores: UtilityScores, family: str, cells: Mapping[Cell, Mapping[str, Scores]], seed: int
+) -> None:
+    """Draw the arms of the first cell, and every arm over the share of real patients where there are several."""
+    fraction, ratio = scores.config.cells()[0]
+    unit, rows = _UNITS[family], cells[fraction, ratio].items()
+    title = f"{unit} on real test patients by arm ({', '.join(f'{arm} {ARMS[arm]}' for arm, _ in rows)})"
+    dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in rows]
+    report.charts.append(("utility", Dots(title, dots)))
+    shares = sorted({share for share, _ in cells})
+    if len(shares) < 2:
+        return
+    lines: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
+    for share in shares:
+        for arm, one in cells.get((share, ratio), {}).items():
+            lines.setdefault(arm, []).append((share, float(one.by_case.mean())))
+            between = one.interval(seed=seed)
+            if between is not None:
+                bands.setdefault(arm, []).append((share, *between))
+    title = f"{unit} on real test patients over the share of real training patients, with 95 % intervals"
+    report.charts.append(("utility", Curves(title, "share of real training patients", unit, lines, bands)))
 
 
 def _details(report: Report, scores: UtilityScores, arm: str, results: list[Result], seed: int) -> None:
@@ -102,7 +128,7 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
         better = "lower" if name in LOWER else "higher"
         unit = _UNITS.get(name, "in the region of each label" if segments else "over levels")
         report.metrics[f"utility.{kind}.{arm}"] = Figure(
-            float(table.values.mean()), len(table.cases), better, unit, mean_interval(table, seed=seed)
+            float(table.values.mean()), len(table.cases), better, unit, table.interval(seed=seed)
         )
     if not segments:
         stated = class_calibration(results)
@@ -110,7 +136,7 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
     for number, label in enumerate(scores.labels if segments and len(scores.labels) > 1 else ()):
         table = by_arm(scores, scores.config.cells()[0], measure("dice", number))[arm]
         report.metrics[f"utility.dice.{arm}.{label}"] = Figure(
-            float(table.values.mean()), len(table.cases), "higher", "Dice", mean_interval(table, seed=seed)
+            float(table.values.mean()), len(table.cases), "higher", "Dice", table.interval(seed=seed)
         )
     for size, share, count, (low, high) in detection(results):
         unit = f"share of {size} lesions found ({low:.3g} to {high:.3g} ml)"
@@ -162,8 +188,10 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
             label = name.partition(".")[2]
             unit = f"Dice of nnU-Net, {f'label {label}' if label else 'mean over labels'}, {len(table.values)} runs"
             report.metrics[f"utility.dice.{arm}{f'.{label}' if label else ''}"] = Figure(
-                float(table.values.mean()), len(table.cases), "higher", unit, mean_interval(table, seed=seed)
+                float(table.values.mean()), len(table.cases), "higher", unit, table.interval(seed=seed)
             )
+    dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in whole.items()]
+    report.charts.append(("utility", Dots("Dice of nnU-Net on real test patients by arm", dots)))
     try:
         found = compare_arms(whole, seed=seed)
     except DataError as error:

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 
 from evaluation.functional import cluster_bootstrap, holm, paired_permutation
+from evaluation.functional.statistics import SMALLEST, mean_interval
 from synth.errors import DataError
 
-LEAST_PATIENTS = 5
+LEAST_PATIENTS = SMALLEST
 """Below, a 95 % interval over patients says nothing, and no sign-flip test can reach 5 %."""
 LEVEL = 0.05
 _POWER = 2.8
@@ -44,6 +45,10 @@ class Scores:
     def count(self) -> int:
         """How many patients."""
         return len(set(self.patients))
+
+    def interval(self, *, seed: int = 0) -> tuple[float, float] | None:
+        """Return the 95 % interval over patients of the mean; None below 5 patients."""
+        return mean_interval(self.by_case, self.patients, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -154,13 +159,6 @@ def in_words(one: Comparison) -> str:
     tested = f"p {one.p:.2g}, {one.p_holm:.2g} after Holm"
     seeds = f"{one.seeds[0]} of {one.seeds[1]} seeds"
     return f"{one.value:{form}} [{low:{form}}, {high:{form}}] ({tested}; {one.patients} patients; {seeds})"
-
-
-def mean_interval(scores: Scores, *, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % interval over patients of an arm's mean; None below 5 patients."""
-    if scores.count < LEAST_PATIENTS:
-        return None
-    return cluster_bootstrap(scores.by_case, scores.patients, seed=seed)
 
 
 def _require_same(name: str, arm: Scores, other: Scores) -> None:

@@ -23,6 +23,8 @@ ARMS = {
 SYNTHETIC = ("S", "RS", "RSA")
 COMPARED = (("RS", "R"), ("RS", "RA"), ("RS", "RR"), ("RSA", "RA"))
 """Gains that are tested, where both arms were trained; beside them stands S over R as a ratio."""
+SCORES = 2
+"""Version of what scores mean: files of another one are not taken for these."""
 NON_INFERIORITY = 0.90
 """Share of the real arm's score that the synthetic arm must reach to stand for it."""
 
@@ -108,7 +110,7 @@ class UtilityConfig:
     def fingerprint(self) -> str:
         """Hash of what decides a single job's scores: all but the lists of arms, fractions, ratios and seeds."""
         listed = ("arms", "fractions", "ratios", "seeds")
-        said = {name: value for name, value in asdict(self).items() if name not in listed}
+        said = {name: value for name, value in asdict(self).items() if name not in listed} | {"scores": SCORES}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 

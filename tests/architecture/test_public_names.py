@@ -58,7 +58,8 @@ PUBLIC = {
     ],
 }
 VERBS = [
-    *("bench", "cohort", "evaluate", "export", "generate", "info", "merge", "prepare", "quickstart", "release"),
+    *("bench", "cohort", "compare", "evaluate", "export", "generate", "info", "merge", "prepare", "quickstart"),
+    "release",
     *("reproduce", "train"),
 ]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]

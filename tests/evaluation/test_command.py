@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,11 @@ def test_wrong_input_ends_in_one_line(
     refused("judge", "--judge", str(tmp_path / "none"))
     refused("knows ['csf'", "--judge", str(next(Path(evaluation.__file__).parent.glob("assets/*"))))
     refused("--judge-steps is -1", "--judge-steps", "-1")
+    refused("--jobs is 0", "--jobs", "0")
+    refused("did you mean 'radiomics'", "--extractor", "radiomic")
+    refused("needs its weights as a TorchScript file", "--extractor", "medicalnet-resnet50")
+    refused("is missing", "--extractor", "medicalnet-resnet50", "--extractor-file", str(tmp_path / "no.pt"))
+    refused("--data stands for --real", "--real", str(synthetic))
     (synthetic / "manifest.jsonl").write_text("{}\n")
     refused("manifest.jsonl")
     (synthetic / "manifest.jsonl").unlink()
@@ -130,3 +136,121 @@ def test_other_dimensions_are_refused(synthetic: Path, prepared: Prepared, tmp_p
     for path in (*(synthetic / "imagesTr").iterdir(), *(synthetic / "labelsTr").iterdir()):
         write(Volume(read(path).data[..., 0], np.eye(4)), path)
     assert evaluate(synthetic, prepared, tmp_path / "out") == 2
+
+
+def test_a_second_run_measures_no_feature_and_jobs_change_no_byte(
+    synthetic: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = ("--only", "fidelity,diversity,privacy,pictures")
+    assert evaluate(synthetic, prepared, tmp_path / "two", *only, "--jobs", "2") == 0
+    kept = list((tmp_path / "two-features").glob("*.npy"))
+    assert len(kept) >= 12, "beside the report"
+    assert evaluate(synthetic, prepared, tmp_path / "one", *only, "--cache", str(tmp_path / "kept")) == 0
+    assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
+    assert {path.name: path.read_bytes() for path in kept} == {
+        path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()
+    }
+
+    def broken(*_: object) -> np.ndarray:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("evaluation.extractors.radiomics._vector", broken)
+    assert evaluate(synthetic, prepared, tmp_path / "again", *only, "--cache", str(tmp_path / "kept")) == 0
+    assert evaluate(synthetic, prepared, tmp_path / "anew", *only) == 1
+    assert (tmp_path / "again" / "report.json").read_bytes() == (tmp_path / "one" / "report.json").read_bytes()
+
+
+def test_a_network_of_ones_own_measures(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
+    import torch
+
+    class Means(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, x * x], dim=1)
+
+    torch.jit.script(Means()).save(str(tmp_path / "net.pt"))
+    digest = sha256((tmp_path / "net.pt").read_bytes()).hexdigest()
+    more = ("--extractor", "medicalnet-resnet50", "--extractor-file", str(tmp_path / "net.pt"), "--only", "diversity")
+    assert evaluate(synthetic, prepared, tmp_path / "without", *more) == 2
+    for jobs in ("1", "2"):
+        asked = ("--extractor-sha256", digest, "--jobs", jobs)
+        assert evaluate(synthetic, prepared, tmp_path / f"with{jobs}", *more, *asked) == 0
+    one, two = ((tmp_path / f"with{jobs}" / "report.json").read_bytes() for jobs in ("1", "2"))
+    assert one == two
+    found = json.loads(one)["fingerprint"]
+    assert found["features"].startswith("medicalnet-resnet50") and found["features_sha256"] == digest
+
+
+def test_the_fingerprint_says_how_intensities_were_mapped(synthetic: Path, prepared: Prepared, tmp_path: Path) -> None:
+    assert evaluate(synthetic, prepared, tmp_path / "out", "--only", "fidelity") == 0
+    rule = prepared.schema.intensities[0]
+    said = json.loads((tmp_path / "out" / "report.json").read_text())["fingerprint"]["intensity"]
+    assert said == f"own 0.5 and 99.5 % of each volume (median of the training volumes: {rule.low:g}..{rule.high:g})"
+    info = json.loads((synthetic / "dataset.json").read_text())
+    (synthetic / "dataset.json").write_text(json.dumps({**info, "channel_names": {"0": "CT"}}))
+    asked = ["--synthetic", str(synthetic), "--real", str(synthetic), "--out", str(tmp_path / "ct")]
+    assert run("evaluate", [*asked, "--only", "fidelity"]) == 0
+    said = json.loads((tmp_path / "ct" / "report.json").read_text())["fingerprint"]["intensity"]
+    assert said.startswith("CT window -1024..") and said.endswith("HU, the middle half -160..240 HU")
+
+
+def test_real_volumes_spelled_out(
+    dataset: Path, synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One folder: no privacy. Training and holdout: as prepared. The working folder is gone afterwards."""
+    common = ["--synthetic", str(synthetic), "--judge-steps", "0"]
+    assert run("evaluate", [*common, "--real", str(dataset), "--out", str(tmp_path / "real")]) == 0
+    alone = json.loads((tmp_path / "real" / "report.json").read_text())
+    assert "fidelity.ssim" in alone["metrics"] and "alignment.boundary" in alone["metrics"]
+    assert "give --training and --holdout" in alone["not_computed"]["privacy.nearest"]
+    assert alone["verdicts"]["privacy.images"]["ok"] is None
+    assert alone["fingerprint"]["n"] == "8 synthetic, 4 training, 4 held out"
+    assert run("evaluate", [*common, "--real", str(dataset), "--out", str(tmp_path / "gate"), "--gate"]) == 4
+    for name, kept in (("training", "0123"), ("holdout", "45")):
+        shutil.copytree(dataset, tmp_path / name)
+        for path in (*(tmp_path / name / "imagesTr").iterdir(), *(tmp_path / name / "labelsTr").iterdir()):
+            if path.name[2] not in kept:
+                path.unlink()
+        rows = (dataset / "cases.csv").read_text().splitlines()
+        kept_rows = [rows[0], *(row for row in rows[1:] if row[2] in kept)]
+        (tmp_path / name / "cases.csv").write_text("\n".join(kept_rows) + "\n")
+        info = json.loads((dataset / "dataset.json").read_text())
+        (tmp_path / name / "dataset.json").write_text(json.dumps({**info, "numTraining": len(kept)}))
+    sides = ["--training", str(tmp_path / "training"), "--holdout", str(tmp_path / "holdout")]
+    assert run("evaluate", [*common, *sides, "--out", str(tmp_path / "sides")]) == 0
+    both = json.loads((tmp_path / "sides" / "report.json").read_text())
+    assert both["fingerprint"]["n"] == "8 synthetic, 4 training, 2 held out"
+    assert "privacy.nearest" in both["metrics"]
+    assert run("evaluate", [*common, *sides, "--real", str(dataset), "--out", str(tmp_path / "all")]) == 0
+    whole = json.loads((tmp_path / "all" / "report.json").read_text())
+    assert whole["fingerprint"]["n"] == "8 synthetic, 4 training, 4 held out", "what is in neither is held out too"
+    capsys.readouterr()
+    for wrong, said in (
+        ([], "needs real volumes"),
+        (["--training", str(dataset)], "go together"),
+        (["--training", str(dataset), "--holdout", str(dataset)], "have the same voxels"),
+    ):
+        code = run("evaluate", [*common, *wrong, "--out", str(tmp_path / "wrong")])
+        told = capsys.readouterr().err
+        assert code == 2 and (said in told or "both" in told), told
+
+
+def test_reports_are_compared_or_refused(
+    synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(synthetic, prepared, tmp_path / "a", "--only", "alignment,fidelity") == 0
+    for path in (synthetic / "imagesTr").iterdir():
+        volume = read(path)
+        write(volume.replace(data=volume.data[:, ::-1].copy()), path)
+    assert evaluate(synthetic, prepared, tmp_path / "b", "--only", "alignment,fidelity") == 0
+    capsys.readouterr()
+    line = [str(tmp_path / "a"), str(tmp_path / "b" / "report.json"), "--out", str(tmp_path / "table.md")]
+    assert run("compare", line) == 0
+    table = capsys.readouterr().out
+    assert "| alignment.boundary |" in table and (tmp_path / "table.md").read_text() == table
+    assert run("compare", line) == 2, "never overwritten"
+    content = json.loads((tmp_path / "b" / "report.json").read_text())
+    content["fingerprint"]["features"] = "others"
+    (tmp_path / "b" / "report.json").write_text(json.dumps(content))
+    assert run("compare", line[:2]) == 2
+    assert "features" in capsys.readouterr().err
+    assert run("compare", [str(tmp_path), str(tmp_path / "b")]) == 2

@@ -122,3 +122,19 @@ def test_masks_without_any_known_label_give_no_number() -> None:
 def test_what_cannot_be_judged_is_refused(made: list[Judged], said: str) -> None:
     with pytest.raises(DataError, match=said):
         judged(made)
+
+
+def test_every_family_is_drawn_and_no_volume_of_the_population_is_told(tmp_path: Path) -> None:
+    drawn: dict[str, list[Any]] = {}
+    report = judged(items(0, 24, (14, 14)), holdout=items(200, 24, (14, 14)), training=items(400, 24, (14, 14)))
+    for family, chart in report.charts:
+        drawn.setdefault(family, []).append(chart)
+    assert set(drawn) == {"alignment", "fidelity", "privacy", "artefact"}
+    assert {row[0] for row in drawn["alignment"][0].rows} == {"shell", "core"}
+    assert all(row[3] is not None and abs(row[1]) <= 1 for chart in drawn["fidelity"] for row in chart.rows)
+    assert {name: len(values) for name, values in drawn["privacy"][0].sets.items()} == {"synthetic": 24, "held out": 24}
+    report.write(tmp_path)
+    page = (tmp_path / "share" / "index.html").read_text()
+    assert page.count("<svg") == len(report.charts)
+    few = judged(items(0, 24, (14, 14)), holdout=items(200, 6, (14, 14)), training=items(400, 24, (14, 14)))
+    assert not [chart for family, chart in few.charts if family in ("privacy", "artefact")], "six could be told apart"

@@ -7,8 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from evaluation.charts import Curves
 from evaluation.evidence import Bench, Evidence, Judged
-from evaluation.intervals import bootstrap_interval, simultaneous_gap
+from evaluation.functional.statistics import mean_interval, simultaneous_gap
 from evaluation.judge import judge
 from evaluation.report import Report
 from evaluation.sections.alignment import NON_INFERIORITY, _bounds, _drawn, _non_inferiority
@@ -116,7 +117,7 @@ def test_intervals_cover_at_small_n() -> None:
     rng = np.random.default_rng(0)
     covered, excluded = [], []
     for seed in range(150):
-        interval = bootstrap_interval(rng.normal(size=8), seed, "x")
+        interval = mean_interval(rng.normal(size=8), seed=seed)
         assert interval is not None
         covered.append(interval[0] <= 0 <= interval[1])
         groups = [rng.normal(size=8) for _ in range(3)]
@@ -311,3 +312,11 @@ def test_sections_are_asked_for_by_name() -> None:
     assert {name.split(".")[0] for name in report.metrics} == {"calibration"}
     with pytest.raises(ConfigError, match="did you mean 'calibration'"):
         judge(Evidence(items(0, 1), [], [], "phantoms"), only=["calibratoin"])
+
+
+def test_reliability_is_drawn_of_both_sides() -> None:
+    report = judged(items(0, 6), holdout=items(40, 10), bench=bench(sure=0.7))
+    (chart,) = [chart for family, chart in report.charts if family == "calibration"]
+    assert isinstance(chart, Curves) and chart.diagonal and set(chart.lines) == {"synthetic", "held out"}
+    for line in chart.lines.values():
+        assert [at for at, _ in line] == pytest.approx([0.7]) and [right for _, right in line] == pytest.approx([1.0])

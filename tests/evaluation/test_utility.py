@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from evaluation.evidence import Evidence, Judged
+from evaluation.functional import lesions
 from evaluation.judge import judge
 from evaluation.utility.arms import Volumes, sides
 from evaluation.utility.augment import affine, bias_field, classical, cutmix, gamma, noise
@@ -19,7 +20,7 @@ from evaluation.utility.compare import Scores, adjusted, gain, ratio
 from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.network import build, patch_of, reduced, scores_of
 from evaluation.utility.run import Result, UtilityScores, check, digest_of, run_jobs
-from evaluation.utility.score import detected, roi_calibration
+from evaluation.utility.score import COVERED, calibration
 from evaluation.utility.tables import compared, measure, results_of, table
 from synth.errors import ConfigError, DataError
 from tests.conftest import phantom
@@ -227,9 +228,15 @@ def test_lesions_are_found_by_size_and_false_ones_counted() -> None:
     mask[10:16, 10:16, 1:5] = 2  # 144 voxels, a tenth found
     found[10:14, 10:14, 1:2] = 2
     found[18:20, 0:2, 0:1] = 2  # false
-    rows, false = detected(found, mask, labels=[2], voxel_ml=0.001)
-    assert sorted(rows) == [(0.008, False), (0.144, True)] and false == 1
-    assert detected(0 * mask, 0 * mask, labels=[2], voxel_ml=1.0) == ([], 0)
+    (one,) = lesions(found, mask, labels=[2], spacing_mm=(1.0, 1.0, 1.0), overlap=COVERED)
+    rows = sorted(zip(one.sizes_ml.round(9).tolist(), one.found.tolist(), strict=True))
+    assert rows == [(0.008, False), (0.144, True)] and one.false_positives == 1
+    mask[10:16, 10:16, 1:6], found[10:14, 10:14, 1:2] = 2, 0
+    found[10:13, 10:16, 1:2] = 2  # 18 of 180 voxels are a tenth, though 0.1 * 180 is a little more in floating point
+    assert lesions(found, mask, labels=[2], spacing_mm=(1.0, 1.0, 1.0), overlap=COVERED)[0].found.tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_calibration_is_of_the_region_and_not_of_the_easy_background() -> None:
@@ -238,10 +245,13 @@ def test_calibration_is_of_the_region_and_not_of_the_easy_background() -> None:
     prob = np.zeros((2, 40, 40))
     prob[1][mask == 1] = 0.6
     prob[0] = 1 - prob[1]
-    (error,), (brier,) = roi_calibration(prob, mask, labels=[1], margin=2)
+    (error,), (brier,) = calibration(prob, mask, labels=[1])
     region = 4 * 4 + 4 * 4 * 2 + 4 * 1  # the square, its four sides twice over, one voxel at each corner
     assert error == pytest.approx(0.4 * 16 / region) and brier == pytest.approx(0.16 * 16 / region)
-    assert roi_calibration(prob, 0 * mask, labels=[1]) == ([None], [None])
+    prob[1][2:6, 2:6] = 1.0  # a false positive far from the truth
+    (worse,), _ = calibration(prob, mask, labels=[1])
+    assert worse == pytest.approx((0.4 * 16 + 16) / (2 * region), abs=1e-5)
+    assert calibration(prob, 0 * mask, labels=[1]) == ([None], [None])
 
 
 def test_patches_are_whole_and_short_ones_stay_in_float32() -> None:
@@ -376,6 +386,8 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
     rows = [tuple({**row, "dice": [0.3]} for row in one.rows) for one in scored.results]
     low = replace(scored, results=tuple(replace(one, rows=row) for one, row in zip(scored.results, rows, strict=True)))
     assert any("the real arm itself scores 0.30" in note for note in judged(volumes(), low).notes)
+    dots, curves = (chart for family, chart in report.charts if family == "utility")
+    assert [row[0] for row in dots.rows] == ["R", "S", "RS"] and [x for x, _ in curves.lines["RS"]] == [0.1, 1.0]
     few = replace(scored, results=tuple(replace(one, rows=one.rows[:4]) for one in scored.results))
     assert "4 test patients" in judged(volumes(), few).not_computed["utility.dice_gain"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from evaluation.report import Report, Verdict
 from pipelines.cli import run
-from pipelines.evaluate import digests
+from pipelines.evidence import digests
 from pipelines.gate import pass_gate, sections
 from synth.data.prepared import Prepared
 from synth.formats import read as read_dataset

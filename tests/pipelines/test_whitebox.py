@@ -11,7 +11,7 @@ import torch
 
 import synth
 from pipelines.cli import run
-from pipelines.evaluate import real_set
+from pipelines.evidence import real_set
 from pipelines.whitebox import TIMES, denoising_losses
 from synth.data.prepared import Prepared
 from synth.errors import ConfigError

@@ -1,0 +1,131 @@
+"""From folders to evidence: prepared cases and generated sets as the judge takes them, and what a set says of itself.
+
+Knows readers and the evidence, no section and no option of a verb.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.evidence import Judged
+    from synth.data.prepared import Prepared, PreparedCase
+    from synth.data.schema import Schema
+    from synth.data.seen import Seen
+
+
+def seen_by_model(folder: Path) -> "Seen | None":
+    """Return whom the model of a generated set saw; None where the set does not say.
+
+    Errors: DataError where it tells of another model than the manifest names.
+    """
+    from synth.data.seen import SEEN_FILE, read_seen
+    from synth.errors import DataError
+
+    seen = read_seen(folder)
+    if seen is not None and {row["model"]["sha256"] for row in manifest_rows(folder)} != {seen.model}:
+        raise DataError(
+            f"{folder / SEEN_FILE} is of another model than manifest.jsonl names; generate the set again or remove both"
+        )
+    return seen
+
+
+def manifest_rows(folder: Path) -> "list[dict[str, Any]]":
+    """Return the lines of a set's manifest; none without one. Errors: DataError where it is broken."""
+    import json
+
+    from synth.errors import DataError
+
+    manifest = folder / "manifest.jsonl"
+    try:
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
+        for row in rows:
+            _ = row["case"], row["condition"]["attributes"].get, row["model"]["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
+    return rows
+
+
+def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":
+    """Yield prepared cases as the judge takes them."""
+    from evaluation.evidence import Judged
+
+    for case in cases:
+        yield Judged(
+            case.case,
+            prepared.image(case),
+            prepared.mask(case),
+            patient=case.patient,
+            attributes=case.attributes,
+            text=case.text,
+        )
+
+
+def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Judged]":
+    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
+
+    from evaluation.evidence import Judged
+    from synth.data.preparation import working_pair
+    from synth.data.reading import read_image, read_mask
+    from synth.errors import DataError
+    from synth.formats import read as read_dataset
+    from synth.formats.cases import values_of
+
+    dataset = read_dataset(folder)
+    rows = manifest_rows(folder)
+    told = {row["case"]: row for row in rows}
+    names = [label.name for label in schema.labels]
+    strange = {label.value: label.name for label in dataset.labels if label.name not in names}
+    out = []
+    for case in dataset.cases:
+        if case.mask is None:
+            raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
+        native = read_image(case, dataset, varied=False)
+        if native.channels != len(schema.intensities):
+            raise DataError(
+                f"{folder}: case {case.id} has {native.channels} channels, the real data has "
+                f"{len(schema.intensities)}; judge like with like"
+            )
+        if native.spatial_dims != len(schema.grid):
+            raise DataError(
+                f"{folder}: case {case.id} is {native.spatial_dims}D, the real data {len(schema.grid)}D; "
+                "judge like with like"
+            )
+        mask = read_mask(case, dataset, native)
+        # a fine-tuned model knows labels that its new data lacks, and may make none of them
+        for value in strange.keys() & set(values_of(mask.data)) if strange else ():
+            raise DataError(
+                f"{folder}: label {strange[value]!r} of case {case.id} is not one of the real data's "
+                f"({', '.join(names)}); judge like with like"
+            )
+        image, labels, _ = working_pair(native, mask, schema)
+        row = told.get(case.id, {"condition": {"attributes": {}}})
+        condition = row["condition"]
+        out.append(
+            Judged(
+                case.id,
+                image,
+                labels,
+                str(condition["attributes"].get(attribute, "")),
+                attributes=condition["attributes"],
+                text=condition.get("text"),
+                mask_origin=row.get("mask_origin"),
+                native_grid=native.grid,
+                native_spacing_mm=tuple(float(step) for step in native.spacing_mm),
+                asked_grid=tuple(condition.get("size") or ()),
+                asked_spacing_mm=tuple(condition.get("spacing_mm") or ()),
+            )
+        )
+    return out
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return {path relative to the folder: sha256} of a dataset's images and masks, in whatever layout."""
+    import os
+
+    from synth.formats import read
+    from synth.formats.nnunet import sha256_of
+
+    named = {path for case in read(folder).cases for path in (*case.images, case.mask) if path is not None}
+    files = {file for path in named for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
+    return {Path(os.path.relpath(path, folder)).as_posix(): sha256_of(path) for path in sorted(files)}
