@@ -70,7 +70,7 @@ class Export:
 
     def _rows(self) -> list[dict[str, Any]]:
         """Return the manifest. Errors: DataError without one: what is not known to be synthetic is not exported."""
-        from pipelines.evaluate import manifest_rows
+        from pipelines.evidence import manifest_rows
         from synth.errors import DataError
 
         if not self.set.is_dir():
