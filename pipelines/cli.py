@@ -26,6 +26,7 @@ VERBS = {
     "bench": "how fast a model makes pairs on this machine, and what memory it takes",
     "evaluate": "judge a synthetic set against real data",
     "release": "copy the samples that a report lets go, its verdict bound to them",
+    "demo": "a page to make pairs on, look at them and learn from them",
     "info": "what is this model, dataset, volume or report",
 }
 _UNUSABLE = (

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.page.pairs import Pair
-    from synth.denoiser import Denoise, Guided
+    from synth.denoiser import Denoise
     from synth.generator import Generator
     from synth.model import Model
-    from synth.sampler import Sampler
-    from synth.volume import Volume
 
 LARGEST_SEED = 2**31 - 1
 LARGEST_UPLOAD_BYTES = 64 << 20
@@ -75,7 +73,9 @@ class Watched:
             if part.flow.denoiser.process is denoise.process
         )
         total = sampler.evaluations(len(times) - 1)
-        return sampler(Counted(denoise, lambda done: self.tell(done / total, f"{name}: {done} of {total}")), times, x, rng)
+        return sampler(
+            Counted(denoise, lambda done: self.tell(done / total, f"{name}: {done} of {total}")), times, x, rng
+        )
 
 
 class Counted:
