@@ -1,1 +1,1 @@
-"""The page of `synth demo`: widgets to conditions, samples to pictures and files. Every sample is Generator.generate's."""
+"""The page of `synth demo`: widgets to conditions, samples to pictures and files. Samples are Generator.generate's."""

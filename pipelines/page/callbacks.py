@@ -52,15 +52,12 @@ class Callbacks:
     def chips(self, text: str | None) -> str:
         """Return each word of a text as a chip, known or not."""
         assert self.studio is not None
-        return (
-            "<div class='chips'>"
-            + "".join(
-                f"<span class='chip {'known' if known else 'unknown'}' title='{'understood' if known else 'not understood'}'>"
-                f"{html.escape(word)}</span>"
-                for word, known in self.studio.understood(text or "")
-            )
-            + "</div>"
+        chips = "".join(
+            f"<span class='chip {'known' if known else 'unknown'}' "
+            f"title='{'understood' if known else 'not understood'}'>{html.escape(word)}</span>"
+            for word, known in self.studio.understood(text or "")
         )
+        return f"<div class='chips'>{chips}</div>"
 
     def ask(self, text: str | None, mask: str | None, seed: Any, steps: Any, said: tuple[Any, ...]) -> Ask:
         """Return what the widgets say. Errors: DataError for a mask outside the uploads, ConfigError for numbers."""

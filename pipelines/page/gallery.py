@@ -1,4 +1,4 @@
-"""A generated folder, browsed: its cases as pairs, its report. Reads only inside the folder and writes nothing there."""
+"""A generated folder, browsed: its cases as pairs, its report. Reads inside the folder alone and writes nothing."""
 
 import html
 import secrets

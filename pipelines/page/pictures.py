@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NOTICE = "SYNTHETIC - not for diagnosis"
 _TILE, _FOOT = 256, 26
 _PLANES = (("axial", 0, 1, "RLAP"), ("coronal", 0, 2, "RLSI"), ("sagittal", 1, 2, "APSI"))
-"""Name, axes across and up, letters at the left, right, top and bottom: radiological, the patient's right at the left."""
+"""Name, axes across and up, letters at the left, right, top and bottom: the patient's right at the left."""
 
 
 def draw(
