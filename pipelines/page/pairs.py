@@ -37,7 +37,7 @@ class Legend:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An image and its mask in files. `provenance` as in a manifest; `windows`: low and high by name, a channel each."""
+    """Image and mask in files. `provenance` as in a manifest; `windows`: low and high by name, of each channel."""
 
     case: str
     place: Path
