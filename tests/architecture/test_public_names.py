@@ -58,7 +58,7 @@ PUBLIC = {
     ],
 }
 VERBS = [
-    *("bench", "cohort", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "release", "reproduce"),
+    *("bench", "cohort", "demo", "evaluate", "generate", "info", "merge", "prepare", "quickstart", "release", "reproduce"),
     "train",
 ]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
