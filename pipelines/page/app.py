@@ -59,7 +59,7 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
                 type="filepath",
                 visible=studio.follows_masks,
                 elem_id="upload",
-                height=110,
+                height=150,
             )
             with gr.Row():
                 seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=LARGEST_SEED, min_width=90)
@@ -67,9 +67,9 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
                     1, MOST_STEPS, value=studio.generator.model.image.part.steps, step=1, label="Steps", min_width=140
                 )
             with gr.Row():
-                previous = gr.Button("Previous seed (p)", elem_id="previous-seed", min_width=90)
-                make = gr.Button("Make (g)", variant="primary", elem_id="make", min_width=90)
-                following = gr.Button("Next seed (n)", elem_id="next-seed", min_width=90)
+                previous = gr.Button("Previous (p)", elem_id="previous-seed", min_width=80, size="md")
+                make = gr.Button("Make (g)", variant="primary", elem_id="make", min_width=80, size="md")
+                following = gr.Button("Next (n)", elem_id="next-seed", min_width=80, size="md")
             fault = gr.HTML("", elem_id="fault", elem_classes="fault")
         with gr.Column(scale=5, min_width=320):
             shown = viewer(gr, "viewer")
@@ -77,7 +77,13 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
             with gr.Row():
                 files = [gr.DownloadButton(way, interactive=False, min_width=90, size="sm") for way in calls.ways]
             made = gr.Gallery(
-                label="Made here", columns=6, height=150, allow_preview=False, elem_id="history", show_label=True
+                label="Made here",
+                columns=4,
+                height=190,
+                object_fit="contain",
+                allow_preview=False,
+                elem_id="history",
+                show_label=True,
             )
     with gr.Accordion("How this was made", open=False):
         command = gr.Code(label="Command line", language="shell", interactive=False)
@@ -103,16 +109,9 @@ def _widgets(gr: Any, attribute: Any) -> list[Any]:
     if attribute.kind == "categorical":
         return [gr.Dropdown([NOT_SAID, *attribute.levels], value=NOT_SAID, label=label)]
     whole = float(attribute.low).is_integer() and float(attribute.high).is_integer()
-    with gr.Row():
-        said = gr.Checkbox(label=f"say {label}", value=False, min_width=90)
-        slider = gr.Slider(
-            attribute.low,
-            attribute.high,
-            value=attribute.low,
-            step=1 if whole else 0.001,
-            label=label,
-            min_width=160,
-        )
+    said = gr.Checkbox(label=f"say {label}", value=False)
+    ends = (attribute.low, attribute.high)
+    slider = gr.Slider(*ends, value=ends[0], step=1 if whole else 0.001, label=label, show_label=False)
     return [said, slider]
 
 

@@ -39,7 +39,9 @@ def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     log = tmp_path_factory.mktemp("page") / "log"
     command = [sys.executable, "-m", "pipelines", "demo", str(model), "--port", str(port)]
     with log.open("w") as file:
-        server = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        server = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     try:
         until = time.monotonic() + 300
         while "page at" not in log.read_text():
@@ -169,7 +171,9 @@ def test_a_case_is_asked_answered_and_revealed(page: Any) -> None:
 def test_downloads_say_synthetic(page: Any) -> None:
     made(page)
     button = page.get_by_role("button", name="nnU-Net")
-    page.wait_for_function("[...document.querySelectorAll('button')].some(b => b.innerText == 'nnU-Net' && !b.disabled)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('button')].some(b => b.innerText == 'nnU-Net' && !b.disabled)"
+    )
     with page.expect_download(timeout=WAIT_MS) as coming:
         button.click()
     path = coming.value.path()
@@ -182,7 +186,9 @@ def test_downloads_say_synthetic(page: Any) -> None:
 @pytest.mark.parametrize("page", [{"width": 380, "height": 780}], indirect=True)
 def test_a_phone_shows_all_of_it(page: Any) -> None:
     made(page)
-    wide = page.evaluate("[...document.querySelectorAll('#viewer, #make, #viewer canvas')].map(e => e.getBoundingClientRect().right)")
+    wide = page.evaluate(
+        "[...document.querySelectorAll('#viewer, #make, #viewer canvas')].map(e => e.getBoundingClientRect().right)"
+    )
     assert max(wide) <= 381 and page.evaluate("document.documentElement.scrollWidth") <= 381
 
 

@@ -22,6 +22,9 @@ const attach = async () => {
     loadingText: "",
     backColor: [0, 0, 0, 1],
     show3Dcrosshair: true,
+    crosshairWidth: 0.4,
+    crosshairColor: [1, 0.35, 0.3, 0.6],
+    crosshairGap: 4,
     fontMinPx: 14,
     isSliceMM: false,
   });
@@ -132,7 +135,7 @@ const centre = (value) => {
   const mask = nv.volumes[1];
   const there = value.labels.filter((one) => one.ml > 0).sort((a, b) => a.ml - b.ml)[0];
   if (!mask || !there) return;
-  const [nx, ny, nz] = [mask.dims[1], mask.dims[2], mask.dims[3]];
+  const [, nx, ny, nz] = mask.hdr.dims;
   const sums = [0, 0, 0];
   let count = 0;
   for (let at = 0; at < nx * ny * nz; at += 1) {
