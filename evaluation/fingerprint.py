@@ -42,6 +42,7 @@ def mapping(rule: IntensityMap) -> str:
 
     >>> mapping(Window(low=-1024.0, high=800.0, tissue=(-160.0, 240.0)))
     'CT window -1024..800 HU, the middle half -160..240 HU'
+    >>> from synth.data.intensity import Percentiles
     >>> mapping(Percentiles(low=3.0, high=812.5))
     'own 0.5 and 99.5 % of each volume (median of the training volumes: 3..812.5)'
     """
