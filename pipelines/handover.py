@@ -64,7 +64,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     lines: list[bytes] = []
     by_id = {case.id: case for case in made.cases}
     for row in _shown("synthetic cases", chosen):
-        files, digest = _take_made(writer, by_id[row["case"]], made, lie, order)
+        files, digest = _take_made(writer, by_id[row["case"]], made, lie, order, row.get("mask_affine"))
         shown |= {digest} if row.get("mask_origin") != "generated" and digest else set()
         lines.append((json.dumps({**row, "files": files}, sort_keys=True) + "\n").encode())
     folds = fair_folds(cases, [row["case"] for row in chosen], how, shown)
@@ -187,15 +187,22 @@ def _take_real(
 
 
 def _take_made(
-    writer: "DatasetWriter", case: "Case", made: "Dataset", lie: Any, order: Sequence[int]
+    writer: "DatasetWriter", case: "Case", made: "Dataset", lie: Any, order: Sequence[int], given: Any
 ) -> tuple[dict[str, str], str]:
-    """Write a synthetic case as the real ones lie; return its files with their sha256, and the digest of its mask."""
+    """Write a synthetic case as the real ones lie; return its files with their sha256, and the digest of its mask.
+
+    given   affine of the mask that it follows, whose voxels count as they lay then
+    """
+    import numpy as np
+
+    from synth.data.orientation import lying_as
     from synth.data.prepared import mask_digest
     from synth.data.reading import read_image, read_mask
 
     image = read_image(case, made, varied=False)
     mask: Volume = read_mask(case, made, image)
-    digest = mask_digest(mask.data)
+    own = mask if given is None else lying_as(mask, np.array(given, dtype=np.float64).reshape(4, 4))
+    digest = mask_digest(own.data)
     placed = lie.take(image.replace(data=image.data[list(order)]))
     return writer.add(case.id, placed, lie.take(mask)), digest
 

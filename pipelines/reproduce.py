@@ -140,6 +140,7 @@ class Again:
         """Return the condition of a row; a mask that was given is the set's own, in its exact place."""
         import numpy as np
 
+        from synth.data.orientation import lying_as
         from synth.errors import DataError
         from synth.sample import Condition
 
@@ -151,7 +152,7 @@ class Again:
             if affine is not None:
                 try:
                     exact = np.array(affine, dtype=np.float64).reshape(4, 4)
-                    mask = _lying_as(mask, exact).replace(affine=exact)
+                    mask = lying_as(mask, exact).replace(affine=exact)
                 except (ValueError, TypeError) as error:
                     raise DataError(f"case {row['case']}: mask_affine is no affine ({error}); mend the line") from error
         return Condition(mask=mask, text=condition.get("text"), attributes=condition.get("attributes", {}))
@@ -269,29 +270,16 @@ def _digest(writer: "Writer", name: str) -> str | None:
     return whole.hexdigest()
 
 
-def _lying_as(volume: "Volume", affine: Any) -> "Volume":
-    """Return a 3D volume with its axes in the directions of an affine: DICOM keeps slices in the order of their normal.
-
-    Pictures have no direction and stay.
-    """
-    import numpy as np
-
-    from synth.data.orientation import axis_codes, turned_to
-
-    if volume.spatial_dims < 3 or np.allclose(volume.affine, affine, atol=1e-3):
-        return volume
-    return turned_to(volume, axis_codes(affine))
-
-
 def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, is_mask: bool) -> tuple[str, bool]:
     """Return in words how a volume of the set differs from the one made again, and whether by no more than it may."""
     import numpy as np
 
+    from synth.data.orientation import lying_as
     from synth.errors import SynthError
 
     try:
         new = here.part(about, name)
-        old = _lying_as(there.part(about, name), new.affine)
+        old = lying_as(there.part(about, name), new.affine)
     except SynthError:
         return f"{name} cannot be read to compare", False
     if old.data.shape != new.data.shape:

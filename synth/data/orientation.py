@@ -68,6 +68,16 @@ def turned_to(volume: Volume, codes: Sequence[str]) -> Volume:
     return volume.replace(data=np.ascontiguousarray(data), affine=volume.affine @ inv_ornt_aff(moves, volume.grid))
 
 
+def lying_as(volume: Volume, affine: np.ndarray) -> Volume:
+    """Return a 3D volume with its axes as those of an affine run: DICOM keeps slices in the order of their normal.
+
+    2D ones, pictures among them, stay.
+    """
+    if volume.spatial_dims < 3 or np.allclose(volume.affine, affine, atol=1e-3):
+        return volume
+    return turned_to(volume, axis_codes(affine))
+
+
 def on_spacing(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
     """Return a volume resampled to other steps over the same field of view, centred as it was."""
     dims = volume.spatial_dims

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import synth
 from pipelines.cli import main
 from synth.data.orientation import axis_codes, turned_to
+from synth.data.prepared import Prepared
 from synth.data.reading import read_image, read_mask
 from synth.formats import WRITERS, read
 from synth.io import write
@@ -193,6 +196,25 @@ def test_sets_in_other_layouts_join_real_cases(
     capsys.readouterr()
     assert verb("merge", made, "--into", dataset, "--ratio", 0.25, "--out", out) == 2
     assert "is no whole set (no manifest.jsonl and " in refused(capsys)
+
+
+def test_masks_that_dicom_turned_keep_their_patients_out_of_validation(
+    model: Path, dataset: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Left-handed data: a DICOM set holds the slices of the mask in the other order, and it is still the patient's."""
+    real = Path(shutil.copytree(dataset, tmp_path / "real"))
+    for path in (*real.glob("imagesTr/*"), *real.glob("labelsTr/*")):
+        volume = synth.read(path)
+        synth.write(volume.replace(affine=volume.affine @ np.diag([-1.0, 1.0, 1.0, 1.0])), path)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    shutil.copy(real / "labelsTr" / f"{prepared.split('test')[0].case}.nii.gz", masks)
+    options = ["--masks", masks, "--format", "dicom", "--steps", 1]
+    assert generate(model, tmp_path / "set", "--count", 1, *options) == 0
+    out = tmp_path / "Dataset601_Mixed"
+    capsys.readouterr()
+    assert verb("merge", tmp_path / "set", "--into", real, "--ratio", 0.1, "--out", out) == 2
+    assert "nobody is left to validate on" in refused(capsys)
 
 
 def test_archives_are_not_handed_over(
