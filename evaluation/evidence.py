@@ -115,8 +115,11 @@ class Evidence:
     def features(self, tell: Tell) -> "Features":
         """Return the features of every volume; measured once."""
         if "_features" not in self.__dict__:
-            sides = (self.features_of(side, tell) for side in (self.synthetic, self.training, self.holdout))
-            self.__dict__["_features"] = Features(*sides)
+            sides = (self.synthetic, self.training, self.holdout)
+            rows = self.features_of([item for side in sides for item in side], tell)
+            made, train = len(sides[0]), len(sides[0]) + len(sides[1])
+            split = (rows[:made], rows[made:train], rows[train:])
+            self.__dict__["_features"] = Features(*(side if len(side) else np.zeros((0, 1)) for side in split))
         return self.__dict__["_features"]
 
     def features_of(self, items: Sequence[Judged], tell: Tell) -> np.ndarray:
