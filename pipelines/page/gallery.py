@@ -54,6 +54,8 @@ class Gallery:
         case = self._cases[name]
         images = [read(self._inside(path)) for path in case.images]
         image = Volume(np.concatenate([one.data for one in images]), images[0].affine)
+        if case.mask is None:
+            raise DataError(f"case {name} has no mask; show pairs")
         mask = read(self._inside(case.mask), labels=self.dataset.label_values)
         place = self.folder / secrets.token_hex(12)
         place.mkdir(parents=True)
