@@ -68,8 +68,8 @@ def compare(report_a: str | Path | Mapping[str, Any], report_b: str | Path | Map
 
 
 def _difference(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
-    if a["better"] != b["better"] or a["unit"] != b["unit"]:
-        raise DataError(f"figure {name} is in {a['unit']!r} in one report and in {b['unit']!r} in the other")
+    if a["better"] != b["better"]:  # names say what is measured; units may tell of this set's n or p
+        raise DataError(f"figure {name} is better {a['better']} in one report and {b['better']} in the other")
     value = b["value"] - a["value"]
     interval = None
     if a["interval"] is not None and b["interval"] is not None:

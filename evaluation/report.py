@@ -1,6 +1,7 @@
 """The report: figures with what they rest on, verdicts in words, as JSON and as one offline page."""
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ class Figure:
     interval: tuple[float, float] | None = None
     floor: float | None = None
     p_value: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.floor is not None and not math.isfinite(self.floor):  # a label that no held-out patient has
+            object.__setattr__(self, "floor", None)
 
     def plain(self) -> dict[str, object]:
         """Return the JSON form, rounded to 6 significant digits."""

@@ -106,7 +106,7 @@ def _likenesses(posed: np.ndarray, references: np.ndarray, likeness: Likeness) -
     square = np.einsum("pcv,pcv->pc", parts, parts)
     if likeness == "dice":
         totals = square.sum(axis=1)[:, None] + (references * references).sum(axis=1)[None]
-        return np.where(totals > 0, 2 * dots / np.maximum(totals, 1e-30), 1.0)
+        return np.where(totals > 0, 2 * dots / np.maximum(totals, 1e-30), 0.0)  # two empty masks are nobody's copy
     # references have no mean, so only the length of a pose needs its own taken off
     spread = square - parts.sum(axis=2) ** 2 / parts.shape[2]
     length = np.sqrt(np.maximum(spread, 0.0).sum(axis=1))

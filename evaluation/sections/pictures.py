@@ -1,5 +1,6 @@
 """What samples and the population look like: the best, the middling and the worst, and the nearest real volumes."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,27 +16,45 @@ _NEAREST = 6
 def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Add mosaics of samples and of the population; runs last, since it orders samples by what was measured."""
     made, held = evidence.synthetic, evidence.holdout
-    shown, order = _chosen(evidence, report)
-    caption = f"{len(shown)} of {len(made)} synthetic volumes{order}, without and with mask contours"
-    report.pictures.append((caption, mosaic([part for item in shown for part in _both(item)]), False))
+    theirs = _of_patients(evidence, report)
+    shown, order = _chosen(evidence, report, theirs)
+    if shown:
+        caption = f"{len(shown)} of {len(made)} synthetic volumes{order}, without and with mask contours"
+        if theirs:
+            caption += f"; {len(theirs)} that may show a patient are left out"
+        inside = "privacy.images" not in report.verdicts
+        if inside:
+            caption += "; not asked whether they are copies, so kept inside"
+        report.pictures.append((caption, mosaic([part for item in shown for part in _both(item)]), inside))
     if held:
-        some = held[: len(shown)]
+        some = held[:_SHOWN]
         caption = f"{len(some)} volumes of the population ({report.population}), the same way"
         report.pictures.append((caption, mosaic([part for item in some for part in _both(item)]), True))
     if evidence.training and not evidence.unaudited:
         report.pictures.append(_nearest(evidence, report, tell))
 
 
-def _chosen(evidence: Evidence, report: Report) -> tuple[list[Judged], str]:
+def _of_patients(evidence: Evidence, report: Report) -> frozenset[int]:
+    """Return the samples that may show a patient: flagged, on a real mask, or a real volume voxel by voxel."""
+    real = {hashlib.sha256(item.image.tobytes()).digest() for item in (*evidence.training, *evidence.holdout)}
+    return frozenset(
+        index
+        for index, (item, row) in enumerate(zip(evidence.synthetic, report.samples, strict=True))
+        if row["flagged"] or item.mask_origin == "real" or hashlib.sha256(item.image.tobytes()).digest() in real
+    )
+
+
+def _chosen(evidence: Evidence, report: Report, theirs: frozenset[int]) -> tuple[list[Judged], str]:
     """Return the samples shown: spread from the best to the worst agreement where that was measured."""
-    made = evidence.synthetic
-    count = min(_SHOWN, len(made))
-    scores = [row.get("agreement") for row in report.samples]
+    left = [index for index in range(len(evidence.synthetic)) if index not in theirs]
+    count = min(_SHOWN, len(left))
+    scores = [report.samples[index].get("agreement") for index in left]
     if not all(isinstance(score, float) for score in scores):
-        return list(made[:count]), ""
+        return [evidence.synthetic[index] for index in left[:count]], ""
     ranked = np.argsort([-float(str(score)) for score in scores], kind="stable")
-    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [made[int(ranked[place])] for place in places], " from the best agreement with its mask to the worst"
+    places = np.linspace(0, len(ranked) - 1, count).round().astype(int) if count else []
+    chosen = [evidence.synthetic[left[int(ranked[place])]] for place in places]
+    return chosen, " from the best agreement with its mask to the worst"
 
 
 def _nearest(evidence: Evidence, report: Report, tell: Tell) -> tuple[str, bytes, bool]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from scipy import ndimage
 
 from evaluation import audit, pool
-from evaluation.evidence import Bench, Evidence, Judged
+from evaluation.evidence import Bench, Evidence, Features, Judged
+from evaluation.functional import conformal_p_values
 from evaluation.judge import judge
 from evaluation.privacy.audit import Audit
 from evaluation.privacy.checks import shows_a_face
+from evaluation.privacy.embeddings import by_features
 from evaluation.privacy.findings import Options
 from evaluation.privacy.plants import DISGUISES, RMS_VOXELS, plant
 from evaluation.privacy.search import References, cell_grid, cells, rotations
@@ -281,3 +284,17 @@ def test_volumes_of_other_grids_are_compared_by_features_alone() -> None:
     odd = [Judged("odd", np.full((1, 9, 9), 0.5), np.zeros((9, 9), dtype=np.uint8))]
     found = audit(evidence([*volumes("s", 12), *odd], training=12, holdout=12), options=QUICK)
     assert "different grids" in found.not_computed["copy_test.correlation"]
+
+
+def test_fresh_samples_are_not_nearer_than_hold_out_in_the_space_of_features() -> None:
+    """Hold-out volumes in the fit of the space would lie further out, and a quarter of a clean set would be accused."""
+    rng, early = np.random.default_rng(0), []
+    for _ in range(12):
+        axes = rng.normal(size=(10, 60))
+        made, train, held = (rng.normal(size=(n, 10)) @ axes + 0.3 * rng.normal(size=(n, 60)) for n in (60, 60, 40))
+        sides = SimpleNamespace(
+            features=lambda _, sides=(made, train, held): Features(*sides), features_of=lambda *_: np.zeros((0, 60))
+        )
+        found = by_features(sides, [], lambda _: None)  # pyright: ignore[reportArgumentType]
+        early.append((conformal_p_values(found.found, found.control) <= 0.05).mean())
+    assert np.mean(early) < 0.09

@@ -1,6 +1,7 @@
 """The judge on phantoms: what the report says, that the control fails, that bytes repeat, how input is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ import pytest
 
 from evaluation.evidence import Bench, Evidence, Judged
 from evaluation.judge import judge
-from evaluation.report import Report
+from evaluation.report import Figure, Report
 from synth.errors import DataError
 from tests.conftest import phantom
 
@@ -138,3 +139,19 @@ def test_every_family_is_drawn_and_no_volume_of_the_population_is_told(tmp_path:
     assert page.count("<svg") == len(report.charts)
     few = judged(items(0, 24, (14, 14)), holdout=items(200, 6, (14, 14)), training=items(400, 24, (14, 14)))
     assert not [chart for family, chart in few.charts if family in ("privacy", "artefact")], "six could be told apart"
+
+
+def test_what_may_show_a_patient_stays_inside() -> None:
+    """A training volume among the samples, or a sample on a real mask, is no picture for others."""
+    training, made = items(40, 6), items(0, 6)
+    made[1] = replace(made[1], mask_origin="real")
+    made[4] = replace(training[2], case="copy")
+    report = judged(made, training=training)
+    captions = [caption for caption, _, inside in report.pictures if not inside]
+    assert len(captions) == 1 and "4 of 6" in captions[0] and "2 that may show a patient are left out" in captions[0]
+    unasked = judge(Evidence(made, training, [], "phantoms"), only=["pictures"])
+    assert all(inside for _, _, inside in unasked.pictures)
+
+
+def test_a_floor_that_is_no_number_is_none() -> None:
+    assert "floor" not in Figure(0.5, 3, "higher", floor=float("nan")).plain()
