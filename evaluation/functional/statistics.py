@@ -134,20 +134,25 @@ def mean_interval(values: Any, clusters: Sequence[Any] | np.ndarray | None = Non
     return cluster_bootstrap(rows, clusters, seed=seed, resamples=2000) if known >= SMALLEST else None
 
 
-def simultaneous_gap(
-    groups: Sequence[np.ndarray], pair: tuple[int, int], rng: np.random.Generator, *, draws: int = 2000
-) -> Interval:
+def simultaneous_gap(groups: Sequence[np.ndarray], pair: tuple[int, int]) -> Interval:
     """Return the interval of mean(groups[a]) - mean(groups[b]) that holds at 95 % for all pairs at once.
 
     Of several groups the best and the worst lie apart by chance: Bonferroni over the pairs keeps an interval of the
-    pair that was picked for being furthest apart honest. Expanded percentile bootstrap within each group.
+    pair that was picked for being furthest apart honest. Welch's t (1947), d +- t_{1 - 0.025 / pairs, f} SE, since a
+    bootstrap of few values has no tails that far out.
+
+    >>> low, high = simultaneous_gap([np.arange(5.0), np.arange(5.0) + 1.0, np.arange(5.0)], (1, 0)); low < 0 < high
+    True
     """
-    alpha = 0.025 / (len(groups) * (len(groups) - 1) / 2)
-    a, b = (groups[place] for place in pair)
-    means = [side[rng.integers(len(side), size=(draws, len(side)))].mean(axis=1) for side in (a, b)]
-    tail = expanded_tail(alpha, min(len(a), len(b)))
-    low, high = np.quantile(means[0] - means[1], (tail, 1.0 - tail))
-    return Interval(float(low), float(high))
+    a, b = (np.asarray(groups[place], dtype=np.float64) for place in pair)
+    parts = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
+    gap, error = float(a.mean() - b.mean()), sum(parts) ** 0.5
+    if error == 0.0:
+        return Interval(gap, gap)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    pairs = len(groups) * (len(groups) - 1) / 2
+    half = float(stats.t.ppf(1.0 - 0.025 / pairs, freedom)) * error
+    return Interval(gap - half, gap + half)
 
 
 def grouped_jackknife(

@@ -97,9 +97,13 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         figures["copy_test_after_drop"] = Figure(rate, second.n, "lower", f"share flagged then, by {', '.join(after)}")
     not_computed |= {f"copy_test.{name}": why for name, why in absent.items()}
     cases = [item.case for evidence in evidences for item in evidence.synthetic]
+    images = images_verdict(view, design, options, real_masks_allowed=allowed)
+    copied = images_verdict(
+        view, design, options, real_masks_allowed=True
+    )  # masks that were given are no one's weights
     return Audit(
-        images=images_verdict(view, design, options, real_masks_allowed=allowed),
-        weights=weights_verdict(design, options),
+        images=images,
+        weights=weights_verdict(design, options, images=copied),
         after_drop=None if second is None else images_verdict(second, design, options, real_masks_allowed=allowed),
         figures=figures,
         not_computed=not_computed,

@@ -43,8 +43,13 @@ def images_verdict(view: View, design: Design, options: Options, *, real_masks_a
     return Verdict(True, _said("pass", _IMAGES, reasons, f"{told}{bound}"))
 
 
-def weights_verdict(design: Design, options: Options) -> Verdict:
-    """Return what may be said of the weights: only where denoising losses were handed over."""
+def weights_verdict(design: Design, options: Options, *, images: Verdict) -> Verdict:
+    """Return what may be said of the weights: only where denoising losses were handed over.
+
+    Whoever holds them can make such images too, so that they are no safer than those.
+    """
+    if images.ok is False:
+        return Verdict(False, _said("fail", _WEIGHTS, ["the images that they make fail"], ""))
     found = design.weights
     if found is None:
         return Verdict(None, _said("undecidable", _WEIGHTS, [design.no_weights], ""))

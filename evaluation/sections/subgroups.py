@@ -83,7 +83,7 @@ def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.
         len(pool),
         "lower",
         f"best ({best}) less worst ({worst}), p = {p:.3f}" if found > 0 else "all levels alike",
-        simultaneous_gap(list(groups.values()), (list(groups).index(best), list(groups).index(worst)), rng),
+        simultaneous_gap(list(groups.values()), (list(groups).index(best), list(groups).index(worst))),
         float(np.mean(chance)),
     )
 

@@ -169,12 +169,18 @@ def test_weights_are_judged_by_the_losses_handed_over(gain: float, ok: bool | No
     assert found.images.ok is not False
 
 
+def test_weights_that_make_copies_are_no_safer_than_the_copies() -> None:
+    made = [*volumes("s", 20), replace(volumes("t", 1)[0], case="copy")]
+    found = audit(evidence(made, loss=lambda item: np.zeros(8)), options=QUICK)
+    assert found.images.ok is False and found.weights.ok is False and "they make" in found.weights.why
+
+
 def test_weights_pass_only_where_the_non_members_carry_the_claim() -> None:
     def loss(item: Judged) -> float:
         return float(numpy_rng("loss", item.case).normal())
 
     found = audit(
-        evidence(volumes("s", 10), training=300, holdout=310, loss=loss), options=Options(plants=6, permutations=59)
+        evidence(volumes("u", 10), training=300, holdout=310, loss=loss), options=Options(plants=6, permutations=59)
     )
     claim = found.figures["weights_tpr_1"]
     assert claim.n == 300 and claim.interval is not None
