@@ -96,7 +96,7 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
             calls.with_progress(gr), asked, [*shows, history, made], show_progress_on=[shown]
         ).then(calls.downloads, current, files, show_progress="hidden")
 
-    def chosen(pairs: list[Any], event: gr.SelectData) -> Any:
+    def chosen(pairs: list[Any], event: Any) -> Any:
         return calls.again(pairs, event.index)
 
     chosen.__annotations__["event"] = gr.SelectData  # read by gradio, which does not see names of this scope

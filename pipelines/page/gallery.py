@@ -54,7 +54,9 @@ class Gallery:
         case = self._cases[name]
         images = [read(self._inside(path)) for path in case.images]
         image = Volume(np.concatenate([one.data for one in images]), images[0].affine)
-        mask = read(self._inside(case.mask), labels=self.dataset.label_values)
+        mask = None
+        if case.mask is not None:
+            mask = read(self._inside(case.mask), labels=self.dataset.label_values)
         place = self.folder / secrets.token_hex(12)
         place.mkdir(parents=True)
         row = self.provenance.get(name, {"case": name})
