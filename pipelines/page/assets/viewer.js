@@ -33,6 +33,7 @@ const attach = async () => {
   nv.onIntensityChange = () => levels();
   state.nv = nv;
   state.canvas = canvas;
+  canvas.viewer = nv; // for scripts of a page around it, and tests
   return nv;
 };
 
