@@ -66,8 +66,10 @@ const preset = () => {
   levels();
 };
 
+const shade = () => ($("mask").checked ? Number($("opacity").value) : 0);
+
 const opacity = () => {
-  if (state.nv?.volumes.length > 1) state.nv.setOpacity(1, $("mask").checked ? Number($("opacity").value) : 0);
+  if (state.nv?.volumes.length > 1) state.nv.setOpacity(1, shade());
 };
 
 const colours = (labels) => {
@@ -118,13 +120,12 @@ const load = async () => {
   const channel = Math.min(Number($("channel").value) || 0, value.images.length - 1);
   const ends = value.windows[channel][$("window").value] ?? value.windows[channel].auto;
   const volumes = [{ url: value.images[channel], cal_min: ends[0], cal_max: ends[1], colormap: "gray" }];
-  if (value.mask) volumes.push({ url: value.mask, opacity: 0 });
+  if (value.mask) volumes.push({ url: value.mask, opacity: shade() });
+  layout(); // first: every draw of a rendering costs, most where there is no GPU
   await nv.loadVolumes(volumes);
-  paint();
-  opacity();
-  layout();
-  preset();
   centre(value);
+  if (value.mask) paint();
+  levels();
   state.drawn += 1;
   element.querySelector(".nv").dataset.drawn = state.drawn;
   element.querySelector(".nv").dataset.case = value.case;
@@ -148,7 +149,6 @@ const centre = (value) => {
   const middle = [...sums.map((sum) => sum / count), 1];
   const mm = mask.hdr.affine.slice(0, 3).map((row) => row.reduce((sum, cell, at) => sum + cell * middle[at], 0));
   nv.scene.crosshairPos = nv.mm2frac(mm);
-  nv.drawScene();
 };
 
 const draw = async () => {
