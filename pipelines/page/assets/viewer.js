@@ -22,6 +22,7 @@ const attach = async () => {
     loadingText: "",
     backColor: [0, 0, 0, 1],
     show3Dcrosshair: true,
+    showAllOrientationMarkers: true,
     crosshairWidth: 0.4,
     crosshairColor: [1, 0.35, 0.3, 0.6],
     crosshairGap: 4,
