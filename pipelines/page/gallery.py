@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pipelines.page.pairs import Pair
 
 LARGEST_REPORT_BYTES = 64 << 20
-_REPORTS = ("share", "report/share", "evaluation/share", "../report/share")
+_REPORTS = ("share", "report/share", "evaluation/share")
 """Where a report is looked for; its internal side shows real images, and is never served."""
 
 
@@ -21,7 +21,9 @@ class Gallery:
         from synth.formats import read
 
         self.source, self.folder = source.resolve(), folder
-        self.dataset = read(self.source)
+        below = self.source / "dataset"  # as quickstart lays it out, its report beside
+        self.data = below if (below / "dataset.json").is_file() else self.source
+        self.dataset = read(self.data)
         self._cases = {case.id: case for case in self.dataset.cases}
         self._shown: dict[str, Pair] = {}
 
@@ -35,7 +37,7 @@ class Gallery:
         """What the manifest says of each case; nothing of a set without one."""
         from pipelines.records import MANIFEST, manifest_rows
 
-        path = self.source / MANIFEST
+        path = self.data / MANIFEST
         return {row["case"]: row for row in manifest_rows(path)} if path.is_file() else {}
 
     def show(self, name: str) -> "Pair":
@@ -54,9 +56,9 @@ class Gallery:
         case = self._cases[name]
         images = [read(self._inside(path)) for path in case.images]
         image = Volume(np.concatenate([one.data for one in images]), images[0].affine)
-        if case.mask is None:
-            raise DataError(f"case {name} has no mask; show pairs")
-        mask = read(self._inside(case.mask), labels=self.dataset.label_values)
+        mask = None
+        if case.mask is not None:
+            mask = read(self._inside(case.mask), labels=self.dataset.label_values)
         place = self.folder / secrets.token_hex(12)
         place.mkdir(parents=True)
         row = self.provenance.get(name, {"case": name})

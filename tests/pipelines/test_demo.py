@@ -221,7 +221,7 @@ def test_answers_are_measured_on_the_mask(tmp_path: Path) -> None:
     parts = [one.answer for one in questions(pair, {}) if "parts" in one.text]
     assert parts == ["2"]
     size = [one for one in questions(pair, {}) if "large is" in one.text][0]
-    assert size.answer == "0.25 to 1 ml" or size.because == "1.00 ml in the mask"
+    assert size.answer == "1 to 4 ml" and size.because == "1.00 ml in the mask"
     assert all(one.answer in one.choices for one in questions(pair, {"contrast": ("T1", "T2")}))
     none = Pair.written("y", (image, mask.replace(data=np.minimum(labels, 1))), names, tmp_path / "none", provenance={})
     assert [one.answer for one in questions(none, {})] == ["no"]

@@ -22,6 +22,7 @@ const attach = async () => {
     loadingText: "",
     backColor: [0, 0, 0, 1],
     show3Dcrosshair: true,
+    showAllOrientationMarkers: true,
     crosshairWidth: 0.4,
     crosshairColor: [1, 0.35, 0.3, 0.6],
     crosshairGap: 4,
@@ -33,6 +34,7 @@ const attach = async () => {
   nv.onIntensityChange = () => levels();
   state.nv = nv;
   state.canvas = canvas;
+  canvas.viewer = nv; // for scripts of a page around it, and tests
   return nv;
 };
 
@@ -65,8 +67,10 @@ const preset = () => {
   levels();
 };
 
+const shade = () => ($("mask").checked ? Number($("opacity").value) : 0);
+
 const opacity = () => {
-  if (state.nv?.volumes.length > 1) state.nv.setOpacity(1, $("mask").checked ? Number($("opacity").value) : 0);
+  if (state.nv?.volumes.length > 1) state.nv.setOpacity(1, shade());
 };
 
 const colours = (labels) => {
@@ -117,13 +121,12 @@ const load = async () => {
   const channel = Math.min(Number($("channel").value) || 0, value.images.length - 1);
   const ends = value.windows[channel][$("window").value] ?? value.windows[channel].auto;
   const volumes = [{ url: value.images[channel], cal_min: ends[0], cal_max: ends[1], colormap: "gray" }];
-  if (value.mask) volumes.push({ url: value.mask, opacity: 0 });
+  if (value.mask) volumes.push({ url: value.mask, opacity: shade() });
+  layout(); // first: every draw of a rendering costs, most where there is no GPU
   await nv.loadVolumes(volumes);
-  paint();
-  opacity();
-  layout();
-  preset();
   centre(value);
+  if (value.mask) paint();
+  levels();
   state.drawn += 1;
   element.querySelector(".nv").dataset.drawn = state.drawn;
   element.querySelector(".nv").dataset.case = value.case;
@@ -147,7 +150,6 @@ const centre = (value) => {
   const middle = [...sums.map((sum) => sum / count), 1];
   const mm = mask.hdr.affine.slice(0, 3).map((row) => row.reduce((sum, cell, at) => sum + cell * middle[at], 0));
   nv.scene.crosshairPos = nv.mm2frac(mm);
-  nv.drawScene();
 };
 
 const draw = async () => {
