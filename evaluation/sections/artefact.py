@@ -31,6 +31,8 @@ CONTROLS = (
 )
 SEVERITY = 2
 _TRIALS, _RESAMPLED, _SEES = 24, 1000, 0.8
+_ARTEFACTS, _POWER = 0.2, 0.8
+"""The share of artefacts that a pass would have seen, and how surely."""
 
 
 def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
@@ -82,11 +84,19 @@ def _share(report: Report, flagged: int, n: int, held: int, control: Figure | No
     # how many of n volumes like the held-out ones would be flagged: exact, the held-out ones being a sample too
     chance = float(stats.betabinom(n, rank, held + 1 - rank).sf(flagged - 1))
     sees = control is not None and control.value >= _SEES
-    ok = chance >= 0.05 if sees else None
+    counts = np.arange(n + 1)
+    least = int(
+        np.searchsorted(-stats.betabinom(n, rank, held + 1 - rank).sf(counts - 1), -LEVEL)
+    )  # no chance any more
+    power = float(stats.binom(n, _ARTEFACTS + (1.0 - _ARTEFACTS) * expected).sf(least - 1))
+    strong = power >= _POWER
+    ok = (False if chance < LEVEL - 1e-9 else True if strong else None) if sees else None
     told = f"{flagged} of {n} samples are less like real volumes than 95 % of held-out ones are; "
     told += f"of real ones about {expected * n:.1f} would be (p = {chance:.2g})"
     if not sees:
         told += "; but the gate does not tell corrupted volumes apart here, so that this decides nothing"
+    elif ok is None:
+        told += f"; with {n} samples a set of which {_ARTEFACTS:.0%} are artefacts would pass too: more would decide"
     report.verdicts["artefact"] = Verdict(ok, told)
 
 

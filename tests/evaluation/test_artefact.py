@@ -129,10 +129,11 @@ def judged(made: list[np.ndarray], holdout: int = 24, training: int = 20) -> Rep
 
 def test_a_report_flags_faulty_samples_and_not_real_ones() -> None:
     spoilt = [corrupt(image, "blur", 3, seed=0)[0] for image in images(0, 8)]
-    bad, good = judged(spoilt), judged(images(8, 8))
+    bad, good, few = judged(spoilt), judged(images(8, 40), holdout=40), judged(images(8, 8))
     assert bad.metrics["artefact.share_flagged"].value == 1.0
     assert bad.verdicts["artefact"].ok is False
     assert good.verdicts["artefact"].ok is True
+    assert few.verdicts["artefact"].ok is None and "more would decide" in few.verdicts["artefact"].why
     assert good.metrics["artefact.share_flagged"].value < 0.5
     for report in (bad, good):
         control = report.metrics["artefact.auroc"]
