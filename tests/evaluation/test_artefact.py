@@ -135,7 +135,7 @@ def test_a_report_flags_faulty_samples_and_not_real_ones() -> None:
     assert good.verdicts["artefact"].ok is True
     assert few.verdicts["artefact"].ok is None and "more would decide" in few.verdicts["artefact"].why
     assert good.metrics["artefact.share_flagged"].value < 0.5
-    for report in (bad, good):
+    for report in (bad, few):
         control = report.metrics["artefact.auroc"]
         assert control.value > 0.8 and control.interval is not None
         assert control.interval[0] <= control.value <= control.interval[1]
