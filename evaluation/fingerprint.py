@@ -32,7 +32,7 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
         "intensity": "; ".join(mapping(rule) for rule in evidence.intensities) or "not given",
         "spacing_mm": " x ".join(f"{step:g}" for step in evidence.spacing_mm) or "not given",
         "n": f"{n[0]} synthetic, {n[1]} training, {n[2]} held out",
-        "real": _set_digest((*evidence.training, *evidence.holdout)),
+        "real": f"{_set_digest(evidence.training)} training, {_set_digest(evidence.holdout)} held out",
         "judge": _weights(evidence.bench.segmenter),
     }
 

@@ -109,6 +109,9 @@ class Report:
         for name, with_real in (("share", False), ("internal", True)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             _write(folder / name / "index.html", page(self, with_real=with_real))
+        for stale in (folder / "drop.txt", *(folder / "internal").iterdir()):  # of a report that this one replaces
+            if stale.name not in ("index.html", *self.internal) and stale.is_file():
+                stale.unlink()
         for name, text in sorted(self.internal.items()):
             _write(folder / "internal" / name, text)
         _write(folder / "index.html", page(self, with_real=False))

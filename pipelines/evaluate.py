@@ -76,6 +76,11 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         self.check_real()
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
+        out = self.out.resolve()
+        for given in (self.synthetic, self.data, self.real, self.training, self.holdout):
+            place = out if given is None else given.resolve()
+            if given is not None and (out == place or place in out.parents or out in place.parents):
+                raise OutputError(f"--out {self.out} and {given} lie in one another; give another --out")
         if self.judge_steps < 0:
             raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
         for name in only:

@@ -74,6 +74,11 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
     dataset = read_dataset(folder)
     rows = manifest_rows(folder)
     told = {row["case"]: row for row in rows}
+    if dataset.channels != schema.channels and sorted(dataset.channels) == sorted(schema.channels):
+        raise DataError(
+            f"{folder}: channels are {', '.join(dataset.channels)}, the real data's {', '.join(schema.channels)}; "
+            "bring them into one order"
+        )
     names = [label.name for label in schema.labels]
     strange = {label.value: label.name for label in dataset.labels if label.name not in names}
     out = []

@@ -122,7 +122,23 @@ class Export:
         return asked.get("request") if "export" in asked else asked or None
 
     def _done(self, case: str) -> bool:
-        return (self.out / "records" / f"{case}.json").is_file()
+        """Return whether a case has its record, whole: a cut of power may leave an empty one."""
+        import json
+
+        try:
+            return json.loads((self.out / "records" / f"{case}.json").read_text(encoding="utf-8"))["case"] == case
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _require_unchanged(self, row: dict[str, Any]) -> None:
+        """Errors: DataError where a file is not the one that the manifest names: an export would vouch for it."""
+        from synth.errors import DataError
+        from synth.formats.nnunet import sha256_of
+
+        for name, digest in row.get("files", {}).items():
+            path = self.set / name
+            if ".." in Path(name).parts or not path.is_file() or sha256_of(path) != digest:
+                raise DataError(f"{path} is not the file that manifest.jsonl names; generate the set again")
 
     def _write(self, writer: "Writer", dataset: "Dataset", case: "Case", row: dict[str, Any]) -> None:
         """Write one case, what is derived of it, and its record, which comes last."""
@@ -134,6 +150,7 @@ class Export:
         from synth.formats.writing import Told
         from synth.io import write_bytes
 
+        self._require_unchanged(row)
         image = read_image(case, dataset, varied=False)
         mask = _as_named(read_mask(case, dataset, image), writer)
         row = {**row, "files": writer.add(case.id, image, mask, Told.of(row))}

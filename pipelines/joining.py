@@ -44,7 +44,7 @@ def join(shards: Sequence[Path], out: Path) -> int:
     count, validation, facts = _one_set(shards)
     owners = _owners(shards, count)
     _require_room(shards, owners, out)
-    _require_own(out, request)
+    _require_own(out, request, count)
     seen = read_seen(shards[0])
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
@@ -155,12 +155,14 @@ def _require_room(shards: Sequence[Path], owners: dict[int, Path], out: Path) ->
         raise OutputError(f"{place} has {free / 1e9:.1f} GB free, the set takes {needed / 1e9:.1f}; free room")
 
 
-def _require_own(out: Path, request: bytes) -> None:
-    """Errors: OutputError where `out` holds anything but a merge of this request."""
+def _require_own(out: Path, request: bytes, count: int) -> None:
+    """Errors: OutputError where `out` holds anything but a merge of this request, or more samples than that."""
     from synth.errors import OutputError
 
     place = out / REQUEST
     if place.is_file() and place.read_bytes() == request:
+        if record_path(out, count).is_file():
+            raise OutputError(f"{out} holds more samples than these shards' {count}; give another --out")
         return
     if out.is_dir() and any(found.name != f".{REQUEST}.partial" for found in out.iterdir()):
         raise OutputError(f"{out} holds something else than these shards; give another --out")

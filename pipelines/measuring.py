@@ -43,7 +43,7 @@ class FeatureOptions:
         if self.jobs < 1:
             raise ConfigError(f"--jobs is {self.jobs}; give at least 1")
         made = self._made()
-        cache = FeatureCache(self.cache or out.with_name(f"{out.name}-features"))
+        cache = FeatureCache(self.cache or out.resolve().with_name(f"{out.resolve().name}-features"))
         found: dict[str, Any] = {"extractor": made(), "cache": cache}
         if self.jobs > 1:
             found["measuring"] = in_processes(self.jobs, made, cache, tuple(spacing_mm))

@@ -62,8 +62,12 @@ class Release:
                 print(f"nor without the flagged samples: {content['verdicts'][AFTER]['why']}")
             return code
         dataset = read(self.synthetic)
+        if not dataset.layout.startswith("nnU-Net"):
+            raise DataError(
+                f"{self.synthetic} is laid out as {dataset.layout}; judge and release the nnU-Net set, and export that"
+            )
         files = self._files(dataset, judged, known, flagged)
-        part = self.out.with_name(f".{self.out.name}.partial")
+        part = self.out.resolve().with_name(f".{self.out.resolve().name}.partial")
         shutil.rmtree(part, ignore_errors=True)
         try:
             self._copy(part, files, judged)

@@ -104,7 +104,7 @@ class UtilityOptions:
 
             export_arms(self.export_arms, configs[0], volumes, prepared, native=self.native, synthetic=synthetic)
             print(f"arms in {self.export_arms}: README.md says what they are, commands.sh trains them")
-        folder = self.utility_folder or out.with_name(f"{out.name}-utility")
+        folder = self.utility_folder or out.resolve().with_name(f"{out.resolve().name}-utility")
         wanted = configs if self.utility else []
         return [run_experiment(prepared, volumes, one, folder, workers=self.utility_workers) for one in wanted]
 

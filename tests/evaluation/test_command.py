@@ -255,3 +255,35 @@ def test_reports_are_compared_or_refused(
     assert run("compare", line[:2]) == 2
     assert "features" in capsys.readouterr().err
     assert run("compare", [str(tmp_path), str(tmp_path / "b")]) == 2
+
+
+def test_a_report_does_not_lie_among_its_inputs(
+    synthetic: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """internal/ shows real volumes: in the set, it would go where the set goes."""
+    for out in (synthetic, synthetic / "report", prepared.folder, synthetic.parent):
+        assert evaluate(synthetic, prepared, out, "--overwrite") == 2
+        assert "lie in one another" in capsys.readouterr().err
+
+
+def test_a_report_that_replaces_another_leaves_nothing_of_it(
+    synthetic: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    evaluate(synthetic, prepared, out, "--only", "privacy", "--gate")
+    assert (out / "drop.txt").is_file()
+    assert evaluate(synthetic, prepared, out, "--only", "diversity", "--overwrite") == 0
+    assert not (out / "drop.txt").exists() and [f.name for f in (out / "internal").iterdir()] == ["index.html"]
+
+
+def test_channels_in_another_order_are_refused(prepared: Prepared, synthetic: Path) -> None:
+    from pipelines.evidence import synthetic_set
+
+    info = json.loads((synthetic / "dataset.json").read_text())
+    info["channel_names"] = {"0": "T1", "1": "T2"}
+    (synthetic / "dataset.json").write_text(json.dumps(info))
+    for path in list((synthetic / "imagesTr").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("_0000.", "_0001.")))
+    turned = replace(prepared.schema, channels=("T2", "T1"))
+    with pytest.raises(DataError, match="bring them into one order"):
+        synthetic_set(synthetic, turned, attribute="")

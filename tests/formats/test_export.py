@@ -135,3 +135,19 @@ def test_another_export_in_the_folder_is_refused(
     (tmp_path / "full" / "mine.txt").write_text("x")
     assert run("export", [str(made), "--out", str(tmp_path / "full"), "--format", "msd"]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_changed_files_and_empty_records_are_not_vouched_for(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [str(made), "--out", str(tmp_path / "out"), "--format", "msd"]
+    assert run("export", line) == 0
+    whole = content(tmp_path / "out")
+    (tmp_path / "out" / "records" / "syn_00001.json").write_bytes(b"")  # as a cut of power may leave it
+    assert run("export", line) == 0 and content(tmp_path / "out") == whole
+    changed = Path(shutil.copytree(made, tmp_path / "changed"))
+    names = sorted((changed / "imagesTr").iterdir())
+    shutil.copy(names[1], names[0])
+    capsys.readouterr()
+    assert run("export", [str(changed), "--out", str(tmp_path / "new"), "--format", "msd"]) == 2
+    assert "is not the file that manifest.jsonl names" in capsys.readouterr().err

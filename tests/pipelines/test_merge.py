@@ -356,3 +356,13 @@ def test_sets_that_do_not_fit_the_real_data_are_refused(
     assert "name it DatasetNNN_NAME" in refused(capsys)
     assert merge(*shards, "--into", real, "--out", out) == 2
     assert "join its shards first" in refused(capsys)
+
+
+def test_a_larger_set_is_not_merged_into(model: Path, tmp_path: Path) -> None:
+    larger, shard, other = tmp_path / "larger", tmp_path / "shard", tmp_path / "other"
+    assert generate(model, larger, "--count", 3) == 0
+    for number, folder in enumerate((shard, other)):
+        assert generate(model, folder, "--count", 2, "--shard", f"{number}/2") == 0
+    before = content(larger)
+    assert merge(shard, other, "--out", larger) == 2
+    assert content(larger) == before
