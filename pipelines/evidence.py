@@ -74,11 +74,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
     dataset = read_dataset(folder)
     rows = manifest_rows(folder)
     told = {row["case"]: row for row in rows}
-    if dataset.channels != schema.channels and sorted(dataset.channels) == sorted(schema.channels):
-        raise DataError(
-            f"{folder}: channels are {', '.join(dataset.channels)}, the real data's {', '.join(schema.channels)}; "
-            "bring them into one order"
-        )
+    _require_order(folder, dataset.channels, schema.channels)
     names = [label.name for label in schema.labels]
     strange = {label.value: label.name for label in dataset.labels if label.name not in names}
     out = []
@@ -122,6 +118,16 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
             )
         )
     return out
+
+
+def _require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Errors: DataError where the channels are the real data's in another order; layouts may call them otherwise."""
+    from synth.errors import DataError
+
+    if channels != wanted and sorted(channels) == sorted(wanted):
+        raise DataError(
+            f"{folder}: channels are {', '.join(channels)}, the real data's {', '.join(wanted)}; bring them into one order"
+        )
 
 
 def digests(folder: Path) -> dict[str, str]:
