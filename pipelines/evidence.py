@@ -126,7 +126,7 @@ def _require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, .
 
     if channels != wanted and sorted(channels) == sorted(wanted):
         raise DataError(
-            f"{folder}: channels are {', '.join(channels)}, the real data's {', '.join(wanted)}; bring them into one order"
+            f"{folder}: channels are {', '.join(channels)}, the real data's {', '.join(wanted)}; reorder them"
         )
 
 

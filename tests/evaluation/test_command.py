@@ -285,5 +285,5 @@ def test_channels_in_another_order_are_refused(prepared: Prepared, synthetic: Pa
     for path in list((synthetic / "imagesTr").iterdir()):
         shutil.copy(path, path.with_name(path.name.replace("_0000.", "_0001.")))
     turned = replace(prepared.schema, channels=("T2", "T1"))
-    with pytest.raises(DataError, match="bring them into one order"):
+    with pytest.raises(DataError, match="reorder them"):
         synthetic_set(synthetic, turned, attribute="")
