@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from evaluation.charts import Chart, Dots
 from evaluation.page import page
+from synth.io import write_bytes
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,14 @@ class Report:
         """Write report.json, share/ (no real voxel) and internal/ (with real images)."""
         for name, with_real in (("share", False), ("internal", True)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            _write(folder / name / "index.html", page(self, with_real=with_real))
+            write_bytes(folder / name / "index.html", page(self, with_real=with_real).encode())
         for stale in (folder / "drop.txt", *(folder / "internal").iterdir()):  # of a report that this one replaces
             if stale.name not in ("index.html", *self.internal) and stale.is_file():
                 stale.unlink()
         for name, text in sorted(self.internal.items()):
-            _write(folder / "internal" / name, text)
-        _write(folder / "index.html", page(self, with_real=False))
-        _write(folder / "report.json", json.dumps(self.plain(), indent=1, allow_nan=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole or not at all: a killed run leaves no half report."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+            write_bytes(folder / "internal" / name, text.encode())
+        write_bytes(folder / "index.html", page(self, with_real=False).encode())
+        write_bytes(folder / "report.json", (json.dumps(self.plain(), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _round(value: float) -> float:

@@ -43,7 +43,7 @@ def join(shards: Sequence[Path], out: Path) -> int:
     request = _one_request(shards)
     count, validation, facts = _one_set(shards)
     owners = _owners(shards, count)
-    _require_room(shards, owners, out)
+    _require_room(shards, out)
     _require_own(out, request, count)
     seen = read_seen(shards[0])
     out.mkdir(parents=True, exist_ok=True)
@@ -142,11 +142,10 @@ def _owners(shards: Sequence[Path], count: int) -> dict[int, Path]:
     return owners
 
 
-def _require_room(shards: Sequence[Path], owners: dict[int, Path], out: Path) -> None:
+def _require_room(shards: Sequence[Path], out: Path) -> None:
     """Errors: OutputError where the disk of `out` has no room for the samples that are not there yet."""
     from synth.errors import OutputError
 
-    del owners
     needed = sum(path.stat().st_size for folder in shards for path in folder.rglob("*") if path.is_file())
     there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.is_dir() else 0
     place = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())

@@ -1,12 +1,12 @@
 """What samples and the population look like: the best, the middling and the worst, and the nearest real volumes."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.pictures import mosaic, overlay
+from evaluation.privacy.checks import real_masks, same_voxels
 from evaluation.report import Report
 
 _SHOWN = 8
@@ -36,12 +36,9 @@ def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
 
 def _of_patients(evidence: Evidence, report: Report) -> frozenset[int]:
     """Return the samples that may show a patient: flagged, on a real mask, or a real volume voxel by voxel."""
-    real = {hashlib.sha256(item.image.tobytes()).digest() for item in (*evidence.training, *evidence.holdout)}
-    return frozenset(
-        index
-        for index, (item, row) in enumerate(zip(evidence.synthetic, report.samples, strict=True))
-        if row["flagged"] or item.mask_origin == "real" or hashlib.sha256(item.image.tobytes()).digest() in real
-    )
+    flagged = [index for index, row in enumerate(report.samples) if row["flagged"]]
+    same = same_voxels(evidence.synthetic, (*evidence.training, *evidence.holdout))
+    return frozenset((*flagged, *real_masks(evidence), *same))
 
 
 def _chosen(evidence: Evidence, report: Report, theirs: frozenset[int]) -> tuple[list[Judged], str]:

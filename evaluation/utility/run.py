@@ -5,7 +5,6 @@ Each job trains with one thread, whatever the machine has: its scores depend on 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from evaluation.evidence import Judged
 from evaluation.utility.arms import Volumes, sides
 from evaluation.utility.config import Job, UtilityConfig
 from synth.errors import DataError
+from synth.io import write_bytes
 
 LEAST_TEST = 2
 
@@ -156,7 +156,4 @@ def _write(result: Result, folder: Path, digest: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     said = {"schema": 1, "digest": digest, "job": asdict(result.job), "real": result.real}
     said |= {"synthetic": result.synthetic, "rate": result.rate, "cases": list(result.rows)}
-    path = folder / f"{result.job.name}.json"
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(said, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_bytes(folder / f"{result.job.name}.json", (json.dumps(said, sort_keys=True) + "\n").encode())
