@@ -16,7 +16,7 @@ from synth.errors import DataError
 class Difference:
     """One figure of two reports: b - a, its 95 % interval where both have one, and whether b is better.
 
-    better   True or False where the interval excludes 0, None where it does not or there is none
+    better   True or False where the interval excludes 0, None where it does not, there is none or neither way is better
     """
 
     name: str
@@ -43,9 +43,8 @@ class Comparison:
         lines = ["| figure | a | b | b - a | 95 % interval | better |", "|---|---|---|---|---|---|"]
         for row in self.rows:
             between = "-" if row.interval is None else f"{row.interval[0]:.4g} to {row.interval[1]:.4g}"
-            lines.append(
-                f"| {row.name} | {row.a:.4g} | {row.b:.4g} | {row.difference:.4g} | {between} | {words[row.better]} |"
-            )
+            word = words[row.better] if row.direction else "no better way"
+            lines.append(f"| {row.name} | {row.a:.4g} | {row.b:.4g} | {row.difference:.4g} | {between} | {word} |")
         for side, names in (("a", self.only_a), ("b", self.only_b)):
             if names:
                 lines.append(f"\nOnly in {side}: {', '.join(names)}")
@@ -77,7 +76,7 @@ def _difference(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Differ
         low = value - ((b["value"] - low_b) ** 2 + (high_a - a["value"]) ** 2) ** 0.5
         interval = (low, value + ((high_b - b["value"]) ** 2 + (a["value"] - low_a) ** 2) ** 0.5)
     better = None
-    if interval is not None and not interval[0] <= 0 <= interval[1]:
+    if a["better"] and interval is not None and not interval[0] <= 0 <= interval[1]:
         better = (value > 0) == (a["better"] == "higher")
     return Difference(name, a["value"], b["value"], value, interval, better, a["better"], a["unit"])
 

@@ -9,6 +9,7 @@ from evaluation.functional.anatomy import (
     set_distance,
     topology,
 )
+from evaluation.functional.authenticity import AuthenticityTest, authenticity_test
 from evaluation.functional.blind_gate import BlindGate, blind_gate
 from evaluation.functional.calibration import (
     CalibrationTest,
@@ -22,7 +23,7 @@ from evaluation.functional.calibration import (
     roi_rows,
     volume_crps,
 )
-from evaluation.functional.distribution import nearest_neighbours, sliced_wasserstein
+from evaluation.functional.distribution import mind, nearest_neighbours, sliced_wasserstein
 from evaluation.functional.diversity import vendi_score
 from evaluation.functional.frechet import FrechetInterval, frechet_distance, frechet_interval
 from evaluation.functional.fsim import fsim, phase_congruency
@@ -60,6 +61,7 @@ from evaluation.functional.statistics import (
 )
 
 __all__ = [
+    "AuthenticityTest",
     "BlindGate",
     "CalibrationTest",
     "CopyTest",
@@ -74,6 +76,7 @@ __all__ = [
     "SetDistance",
     "SetLevelTest",
     "adjacency",
+    "authenticity_test",
     "benjamini_hochberg",
     "blind_gate",
     "boundary_alignment",
@@ -106,6 +109,7 @@ __all__ = [
     "lesions",
     "mae",
     "membership_test",
+    "mind",
     "minimum_detectable_rate",
     "ms_ssim",
     "ms_ssim_scales",

@@ -3,7 +3,7 @@
 One row is one volume, in features that are scaled by the real volumes' own spread. Volumes of one patient are never
 taken for independent: they are deleted, split and drawn together. A floor is what real volumes reach in the place of
 the synthetic ones: as many training patients where there are enough, else one half of the held-out patients against
-the other.
+the other. Distances that shrink with n are taken of equally many rows on the floor's side and on the figure's.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,22 +19,25 @@ from evaluation.functional import (
     kernel_distance,
     kernel_interval,
     kernel_test,
+    mind,
     precision_recall,
-    sliced_wasserstein,
 )
 from evaluation.report import Figure, Report
 from synth.rng import numpy_rng
 
 SMALLEST_FRECHET = 50
+PATIENTS_A_FEATURE = 3
+"""Patients a side that the Frechet distance needs for every feature; see `directions_of`."""
 SMALLEST_TEST = 10
 SMALLEST_NEIGHBOURS = 20
 _SPLITS = 4
+_DRAWS = 8
 _NEIGHBOURS = 5
 _CONSTANT = 1e-6
 _TRAINING = "Floors of distances between sets are those of training patients, who stand in for synthetic ones."
 _HALVES = (
     "Floors of distances between sets are those of one half of the held-out patients against the other, for want of "
-    "training patients. With fewer patients in a half than features, the floor of the Frechet distance is too high."
+    "training patients."
 )
 
 
@@ -52,6 +55,17 @@ class Sides:
         first, second = ((rows - middle) / scale for rows in (self.first, self.second))
         return Sides(first, second, self.whose_first, self.whose_second)
 
+    def turned(self, axes: np.ndarray) -> "Sides":
+        """Return both sets along `axes` (d, p)."""
+        return Sides(self.first @ axes, self.second @ axes, self.whose_first, self.whose_second)
+
+    @property
+    def patients(self) -> tuple[int, int]:
+        """Return how many patients each set is of."""
+        sets = ((self.first, self.whose_first), (self.second, self.whose_second))
+        first, second = (len(rows) if whose is None else len(np.unique(whose)) for rows, whose in sets)
+        return first, second
+
 
 def distribution(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Compare synthetic with held-out features: Frechet, kernel, neighbours, sliced Wasserstein."""
@@ -59,20 +73,21 @@ def distribution(evidence: Evidence, report: Report, tell: Tell) -> None:
     whose = np.array([item.whose for item in evidence.holdout])
     patients = len(set(whose.tolist()))
     few = "{} synthetic volumes and {} held-out patients; below {} of either it says little"
+    between = real_pairs(evidence, tell) if min(len(made), patients) >= SMALLEST_TEST else []
     for names, least, measure in (
         (("frechet",), SMALLEST_FRECHET, _frechet),
         (("kernel",), SMALLEST_TEST, _kernel),
         (("precision", "recall", "density", "coverage", "sliced_wasserstein"), SMALLEST_NEIGHBOURS, _single),
     ):
         if min(len(made), patients) >= least:
-            sets = Sides(made, held, None, whose), *real_pairs(evidence, tell)
+            sets = Sides(made, held, None, whose), *between
             sides, *pairs = (some.scaled(spread(held, made)) for some in sets)
             measure(report, sides, pairs, evidence.seed)
         else:
             said = few.format(len(made), patients, least)
             report.not_computed.update({f"fidelity.{name}": said for name in names})
-    if min(len(made), patients) >= SMALLEST_TEST:
-        report.notes.append(_HALVES if real_pairs(evidence, tell)[0].whose_first is not None else _TRAINING)
+    if between:
+        report.notes.append(_HALVES if between[0].whose_first is not None else _TRAINING)
 
 
 def real_pairs(evidence: Evidence, tell: Tell) -> list[Sides]:
@@ -127,17 +142,39 @@ def _floor(measure: Callable[[Sides], float | Sequence[float]], pairs: Sequence[
     return np.mean([measure(sides) for sides in pairs], axis=0)
 
 
+def directions_of(width: int, patients: int) -> np.ndarray | None:
+    """Return the axes (d, p) along which `width` features are compared by the Frechet distance; None: as they are.
+
+    Deleting patients takes off a bias of order 1/n. With few patients for each feature there is more of it, and the
+    interval neither covers nor spares equal sets (features with long tails above all). So no more than one direction
+    for PATIENTS_A_FEATURE patients of the smallest set is looked at: the first p of a fixed series of random
+    orthogonal ones, which depends on d alone and never on the data. The distance along them is at most that of all.
+    """
+    count = patients // PATIENTS_A_FEATURE
+    if count >= width:
+        return None
+    return np.linalg.qr(numpy_rng(0, "frechet directions").normal(size=(count, width)).T)[0]
+
+
 def _frechet(report: Report, sides: Sides, pairs: Sequence[Sides], seed: int) -> None:
     def measure(some: Sides) -> float:
         clusters = {"clusters_x": some.whose_first, "clusters_y": some.whose_second}
         return frechet_distance(some.first, some.second, debias=True, **clusters)
 
+    width, fewest = sides.first.shape[1], min(min(some.patients) for some in (sides, *pairs))
+    axes, along = directions_of(width, fewest), ""
+    if axes is not None:
+        sides, *pairs = (some.turned(axes) for some in (sides, *pairs))
+        along = (
+            f"; along {axes.shape[1]} fixed random directions of {width} features: all would need "
+            f"{PATIENTS_A_FEATURE * width} patients a side, of floors too"
+        )
     found = frechet_interval(sides.first, sides.second, clusters_y=sides.whose_second, seed=seed)
     report.metrics["fidelity.frechet"] = Figure(
         found.value,
         len(sides.first),
         "lower",
-        f"without the bias of small sets, with it {found.plain:.4g}; {found.clusters[1]} real patients",
+        f"without the bias of small sets, with it {found.plain:.4g}; {found.clusters[1]} real patients{along}",
         found.interval,
         floor=float(_floor(measure, pairs)),
     )
@@ -166,25 +203,47 @@ def _kernel(report: Report, sides: Sides, pairs: Sequence[Sides], seed: int) -> 
 
 
 def _single(report: Report, sides: Sides, pairs: Sequence[Sides], seed: int) -> None:
-    """Measure what takes rows for independent: on one volume of each patient."""
+    """Measure what takes rows for independent, and depends on their number: on one volume of each patient, equal n."""
 
     def scores(some: Sides) -> list[float]:
         k = _NEIGHBOURS
         return [*precision_recall(some.first, some.second, k=k), *density_coverage(some.first, some.second, k=k)]
 
-    def sliced(some: Sides) -> float:
-        return sliced_wasserstein(some.first, some.second, seed=seed)
+    def sliced(some: Sides) -> list[float]:
+        squared = mind(some.first, some.second, seed=seed)
+        return [float(np.sqrt(squared / (3.0 * some.first.shape[1]))), squared]
 
-    sides, *pairs = (singled(some, seed) for some in (sides, *pairs))
+    made, floors = at_equal_n(*(singled(some, seed) for some in (sides, *pairs)), seed=seed)
+    n, m = len(made[0].first), len(made[0].second)
+    sizes = f"{n} against {m} volumes, the floor too"
     names = ("precision", "recall", "density", "coverage")
-    for name, value, floor in zip(names, scores(sides), _floor(scores, pairs), strict=True):
-        report.metrics[f"fidelity.{name}"] = Figure(
-            value, len(sides.first), "higher", f"share, {_NEIGHBOURS} neighbours", floor=float(floor)
-        )
-    unit = "in the real volumes' spread along random directions"
-    report.metrics["fidelity.sliced_wasserstein"] = Figure(
-        sliced(sides), len(sides.first), "lower", unit, floor=float(_floor(sliced, pairs))
-    )
+    for name, value, floor in zip(names, _floor(scores, made), _floor(scores, floors), strict=True):
+        unit = f"share, {_NEIGHBOURS} neighbours; {sizes}"
+        report.metrics[f"fidelity.{name}"] = Figure(float(value), n, "higher", unit, floor=float(floor))
+    (distance, squared), (floor, _) = _floor(sliced, made), _floor(sliced, floors)
+    unit = f"in the real volumes' spread along random directions; {sizes}; by MIND's formula {squared:.4g}"
+    report.metrics["fidelity.sliced_wasserstein"] = Figure(float(distance), n, "lower", unit, floor=float(floor))
+
+
+def at_equal_n(sides: Sides, *pairs: Sides, seed: int) -> tuple[list[Sides], list[Sides]]:
+    """Return `sides`, and all `pairs`, in sets of equally many rows: the fewest of any first, of any second set.
+
+    Rows are left out at random, in several draws where there are some to be left out. Rows are patients here.
+    """
+    every = (sides, *pairs)
+    sizes = min(len(some.first) for some in every), min(len(some.second) for some in every)
+
+    def drawn(some: Sides, name: int) -> list[Sides]:
+        if (len(some.first), len(some.second)) == sizes:
+            return [some]
+        out = []
+        for draw in range(_DRAWS):
+            rng = numpy_rng(seed, "equal n", name, draw)
+            chosen = [np.sort(rng.permutation(len(rows))[:n]) for rows, n in zip((some.first, some.second), sizes)]
+            out.append(Sides(some.first[chosen[0]], some.second[chosen[1]]))
+        return out
+
+    return drawn(sides, 0), [one for name, pair in enumerate(pairs, start=1) for one in drawn(pair, name)]
 
 
 def singled(sides: Sides, seed: int) -> Sides:

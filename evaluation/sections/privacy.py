@@ -7,6 +7,7 @@ from evaluation.charts import LEAST_DRAWN, Histogram
 from evaluation.evidence import Evidence, Tell
 from evaluation.privacy.audit import Audit, audit, undecided
 from evaluation.report import Report
+from evaluation.sections._authenticity import authenticity
 
 EXPOSURE = "exposure.csv"
 
@@ -14,6 +15,8 @@ EXPOSURE = "exposure.csv"
 def privacy(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Audit the set, and the weights where losses were handed over."""
     add_audit(report, undecided(evidence.unaudited) if evidence.unaudited else audit(evidence, tell=tell))
+    if "privacy.nearest" in report.metrics:  # an audit was made, of these features among others
+        authenticity(evidence, report, tell)
 
 
 def add_audit(report: Report, found: Audit) -> None:
