@@ -56,11 +56,20 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a set is judged with: the segmenter and its own held-out Dice by label, the class attribute it knows."""
+    """What a set is judged with: the segmenter, and who trained it.
+
+    recorded_dice   its Dice by label on patients held out where it was made, of a segmenter that ships with this
+                    software: said where the evidence holds nobody to measure it on, and never in place of that
+    why_not         why there is no segmenter
+    saw             patients of the evidence who trained it: its own score is not measured on them
+    note            what is not known of its training, in words
+    """
 
     segmenter: Segmenter | None = None
-    held_out_dice: dict[str, float] = field(default_factory=dict)
+    recorded_dice: Mapping[str, float] = field(default_factory=dict)
     why_not: str = "no segmenter was given"
+    saw: frozenset[str] = frozenset()
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

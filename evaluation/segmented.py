@@ -3,6 +3,7 @@
 Probabilities of a set would not fit memory: of each volume only its label map, class and calibration are kept.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,19 +52,82 @@ class Segmented:
 
 @dataclass(frozen=True, eq=False)
 class BothSides:
-    """Synthetic and held-out volumes, segmented; of the latter at most 48, drawn by the evidence's seed."""
+    """Synthetic volumes, and held-out ones of patients who did not train the segmenter, segmented.
+
+    Of the latter at most 48, drawn by the evidence's seed: one of each patient before a second of any.
+    """
 
     synthetic: Sequence[Segmented]
     holdout: Sequence[Segmented]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnScore:
+    """Dice by label that the segmenter reaches on real volumes.
+
+    rows   (patients, labels), each the mean of a patient's volumes, NaN where none holds the label; no row where the
+           score is not measured here but recorded with the segmenter
+    mean   (labels,) over patients; NaN where none holds the label
+    """
+
+    rows: np.ndarray
+    mean: np.ndarray
+
+
+def unseen(evidence: Evidence) -> list[Judged]:
+    """Return the held-out volumes of patients whom the segmenter was not trained on."""
+    return [item for item in evidence.holdout if item.whose not in evidence.bench.saw]
+
+
+def own_score(evidence: Evidence, tell: Tell) -> OwnScore | None:
+    """Return what the evidence's segmenter, which must be there, reaches itself; None where nobody can say."""
+    sides, model = segmented(evidence, tell), evidence.bench.segmenter
+    assert model is not None
+    names = model.config.labels
+    if not sides.holdout:
+        told = evidence.bench.recorded_dice
+        mean = np.array([told.get(name, np.nan) for name in names])
+        return OwnScore(np.zeros((0, len(names))), mean) if told else None
+    labels = list(range(1, len(names) + 1))
+    found = dice_rows([one.labels for one in sides.holdout], [one.item.mask for one in sides.holdout], labels)
+    rows = patient_means(found, [one.item.whose for one in sides.holdout])
+    return OwnScore(rows, column_means(rows))
+
+
+def why_no_score(evidence: Evidence) -> str:
+    """Return why `own_score` is None."""
+    if not evidence.holdout:
+        return "there are no held-out patients on whom the segmenter's own score could be measured"
+    return (
+        "the segmenter was trained on every patient held out here, so that its own score cannot be measured; give "
+        "another --judge, or none, so that one is trained on the training patients"
+    )
+
+
+def patient_means(rows: np.ndarray, whose: Sequence[str]) -> np.ndarray:
+    """Return the mean of each patient's rows (n, d) -> (patients, d), NaN left out; NaN where there is nothing else."""
+    names = list(dict.fromkeys(whose))
+    owner = np.array([names.index(one) for one in whose], dtype=np.int64)
+    return np.array([column_means(rows[owner == index]) for index in range(len(names))]).reshape(-1, rows.shape[1])
+
+
+def column_means(rows: np.ndarray) -> np.ndarray:
+    """Return the mean of each column (n, d) -> (d,), NaN left out; NaN where there is nothing else."""
+    count = np.isfinite(rows).sum(axis=0)
+    return np.where(count > 0, np.nansum(rows, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def segmented(evidence: Evidence, tell: Tell) -> BothSides:
     """Return both sides of the evidence through its segmenter, which must be there; measured once."""
     kept = evidence.__dict__.get("_segmented")
     if kept is None:
-        held = evidence.holdout
-        order = numpy_rng(evidence.seed, "segmented hold-out").permutation(len(held))[:MOST_HELD_OUT]
-        chosen = [held[int(i)] for i in np.sort(order)]
+        held, turns = unseen(evidence), Counter[str]()
+        order = numpy_rng(evidence.seed, "segmented hold-out").permutation(len(held)).tolist()
+        turn = {}
+        for place in order:
+            turn[place] = turns[held[place].whose]
+            turns[held[place].whose] += 1
+        chosen = [held[place] for place in sorted(sorted(order, key=turn.__getitem__)[:MOST_HELD_OUT])]
         kept = BothSides(*([_one(evidence, item, tell) for item in side] for side in (evidence.synthetic, chosen)))
         evidence.__dict__["_segmented"] = kept
     return kept
@@ -112,6 +176,11 @@ def dice_rows(found: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: 
             present = np.array([(b == label).any() for label in labels])
             rows[index] = np.where(present, dice(a, b, labels=labels), np.nan)
     return rows
+
+
+def known_classes(model: object) -> tuple[str, ...]:
+    """Return the classes of its attribute that a segmenter can tell; none where it knows no attribute."""
+    return tuple(getattr(getattr(model, "config", None), "classes", ()))
 
 
 def relative(rows: np.ndarray, own: np.ndarray) -> float | None:

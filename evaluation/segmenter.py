@@ -216,14 +216,15 @@ def score_by_label(model: Segmenter, examples: Sequence[Example]) -> tuple[dict[
     return dict(zip(model.config.labels, [float(v) for v in means], strict=True)), float(np.mean(right))
 
 
-def save_judge(model: Segmenter, folder: Path, *, facts: dict[str, object]) -> None:
-    """Write a judge folder: judge.json (config, held-out scores) and weights.safetensors (float16)."""
+def save_judge(model: Segmenter, folder: Path, *, facts: dict[str, object]) -> str:
+    """Write a judge folder: judge.json (config, held-out scores), weights.safetensors (float16); return its sha256."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "weights.safetensors")
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     info = {"config": asdict(model.config), "weights_sha256": digest, **facts}
     (folder / "judge.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n")
+    return digest
 
 
 def load_judge(folder: Path) -> tuple[Segmenter, dict[str, object]]:

@@ -5,13 +5,12 @@ Knows what each section measures of which side, and measures nothing.
 
 from collections.abc import Collection, Mapping
 
-from evaluation.artefact import SMALLEST
 from evaluation.evidence import Evidence
 from evaluation.privacy.embeddings import no_masks
 from evaluation.privacy.findings import Options
 from evaluation.sections import SECTIONS, SEGMENTING
-from evaluation.sections.artefact import trials_of
-from evaluation.segmented import MOST_HELD_OUT
+from evaluation.sections.artefact import learnable, trials_of
+from evaluation.segmented import MOST_HELD_OUT, unseen
 
 
 def planned(evidence: Evidence, only: Collection[str] = ()) -> Mapping[str, int]:
@@ -31,10 +30,10 @@ def planned(evidence: Evidence, only: Collection[str] = ()) -> Mapping[str, int]
             steps += len(evidence.synthetic) + len(evidence.training) + len(evidence.holdout)
         if _wants_segmenter(name, evidence) and not segmented:
             segmented = True
-            steps += len(evidence.synthetic) + min(len(evidence.holdout), MOST_HELD_OUT)
+            steps += len(evidence.synthetic) + min(len(unseen(evidence)), MOST_HELD_OUT)
         if name == "privacy":
             steps += _audited(evidence)
-        if name == "artefact" and len(evidence.training) >= SMALLEST:
+        if name == "artefact" and learnable(evidence):
             steps += len(evidence.synthetic) + len(evidence.training) + len(evidence.holdout)
             steps += trials_of(len(evidence.holdout))
         out[name] = steps

@@ -103,7 +103,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
 
         schema = prepared.schema
         features = self.feature_settings(self.out, schema.spacing_mm)
-        bench = find_bench(self.judge, schema)
+        bench = find_bench(self.judge, schema, prepared)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
         made = synthetic_set(synthetic, schema, attribute=known)
         asked = not only or bool(SEGMENTING & set(only))
@@ -140,9 +140,9 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
         from evaluation.evidence import Bench
-        from evaluation.segmenter import save_judge
-        from pipelines.judges import bench_of, train_bench
+        from pipelines.judges import bench_of, keep_judge, train_bench
         from pipelines.progress import progress
+        from synth.data.seen import Seen
         from synth.errors import DataError
 
         try:
@@ -152,9 +152,10 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
                 )
         except DataError as error:
             return Bench(why_not=str(error))
+        seen = Seen.of(prepared, seed=self.seed).trained()
         if self.save_judge is not None:
-            save_judge(model, self.save_judge, facts=facts)
-        return bench_of(model, facts)
+            keep_judge(model, self.save_judge, facts, seen)
+        return bench_of(model, facts, seen, prepared)
 
 
 def _say(report: "Report", out: Path) -> None:

@@ -1,6 +1,6 @@
 """The judge's segmenter: the shipped one that fits, a folder, or one trained here on real training volumes only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from evaluation.segmenter import Segmenter
     from synth.data.prepared import Prepared
     from synth.data.schema import Schema
+    from synth.data.seen import Seen
 
 LEAST_TRAIN, LEAST_HELD = 3, 2
 
 
-def find_bench(judge: str | None, schema: "Schema") -> "Bench":
-    """Return the bench of the folder `judge`, or of the shipped judge whose labels, channels and dimensions fit.
+def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" = None) -> "Bench":
+    """Return the bench of the folder `judge`, or of the shipped judge that fits: labels, channels, population, spacing.
 
-    Errors: CheckpointError for a damaged folder, ConfigError where the named one does not fit.
+    prepared   whose patients the judge is to be measured on: those who trained it are told in the bench
+    A named judge of another population or spacing, or one that does not say who trained it, judges nothing: the bench
+    says why.
+    Errors: CheckpointError for a damaged folder, ConfigError where the named one has other labels, channels, dimensions.
     """
     from evaluation.evidence import Bench
     from evaluation.segmenter import load_judge
@@ -32,23 +36,93 @@ def find_bench(judge: str | None, schema: "Schema") -> "Bench":
     wanted = ([label.name for label in schema.labels], len(schema.channels), len(schema.grid))
     for folder in folders:
         model, facts = load_judge(folder)
-        if (list(model.config.labels), model.config.channels, model.config.spatial_dims) == wanted:
-            return bench_of(model, facts)
-        if judge is not None:
+        fits = (list(model.config.labels), model.config.channels, model.config.spatial_dims) == wanted
+        if judge is not None and not fits:
             raise ConfigError(
                 f"judge {judge} knows {list(model.config.labels)} in {model.config.channels} channels, "
                 f"{model.config.spatial_dims}D; the data has {wanted[0]} in {wanted[1]}, {wanted[2]}D; give another"
             )
-    return Bench(why_not="no shipped judge knows these labels; give --judge FOLDER")
+        seen = judge_seen(folder, facts)
+        why_not = _of_others(facts, schema) or ("" if judge is None or seen is not None else _UNTOLD)
+        if judge is not None and why_not:
+            return Bench(why_not=f"judge {judge} {why_not}")
+        if fits and not why_not:
+            return bench_of(model, facts, seen, prepared, shipped=judge is None)
+    return Bench(why_not="no shipped judge knows these labels in this population; give --judge FOLDER")
 
 
-def bench_of(model: "Segmenter", facts: dict[str, object]) -> "Bench":
-    """Return the bench of a segmenter and the facts it was saved with."""
+_UNTOLD = "does not say which patients trained it (patients.json is missing); train one anew with --save-judge"
+_NEAR = 0.02  # of a voxel's side
+
+
+def judge_seen(folder: Path, facts: "Mapping[str, object]") -> "Seen | None":
+    """Return which patients trained the judge of a folder; None where it does not say.
+
+    Errors: CheckpointError where the record is of other weights.
+    """
+    from synth.data.seen import SEEN_FILE, read_seen
+    from synth.errors import CheckpointError
+
+    seen = read_seen(folder)
+    if seen is not None and seen.model != facts["weights_sha256"]:
+        raise CheckpointError(f"{folder / SEEN_FILE} is of other weights than judge.json; copy the folder again")
+    return seen
+
+
+def _of_others(facts: "Mapping[str, object]", schema: "Schema") -> str:
+    """Return why the Dice of a judge says nothing of this data; empty where it does."""
+    population, spacing = facts.get("population"), facts.get("spacing_mm")
+    if population != schema.population:
+        return (
+            f"was trained on the population {population!r}, the data is of {schema.population!r}: how it does here "
+            "tells of the step between them too; train one on this data"
+        )
+    steps = [float(step) for step in spacing] if isinstance(spacing, list) else []
+    if len(steps) != len(schema.spacing_mm) or any(
+        abs(own - step) > _NEAR * step for own, step in zip(steps, schema.spacing_mm, strict=True)
+    ):
+        told, here = (" x ".join(f"{step:g}" for step in one) for one in (steps, schema.spacing_mm))
+        return f"was trained at {told or 'an unknown spacing'} mm, the data is at {here}; train one on this data"
+    return ""
+
+
+def bench_of(
+    model: "Segmenter",
+    facts: "Mapping[str, object]",
+    seen: "Seen | None",
+    prepared: "Prepared | None",
+    *,
+    shipped: bool = False,
+) -> "Bench":
+    """Return the bench of a segmenter, the facts it was saved with, and those who trained it of `prepared`.
+
+    shipped   its own record of held-out Dice is told where the evidence holds nobody to measure it on
+    """
     from evaluation.evidence import Bench
 
+    saw: frozenset[str] = frozenset()
+    if prepared is not None and seen is not None:
+        saw = frozenset(row.patient or row.case for row in prepared.rows if seen.has(prepared.digest(row)))
     scores = facts["held_out_dice"]
     assert isinstance(scores, dict)
-    return Bench(model, {str(name): float(score) for name, score in scores.items()})
+    note = ""
+    if shipped and seen is None:
+        note = (
+            f"the judge that ships with this software was trained on a cohort of its own ({facts.get('trained_on')}), "
+            "whose subjects are not recorded one by one: were they here, they would be taken for unseen"
+        )
+    recorded = {str(name): float(score) for name, score in scores.items()} if shipped else {}
+    return Bench(model, recorded, saw=saw, note=note)
+
+
+def keep_judge(model: "Segmenter", folder: Path, facts: dict[str, object], seen: "Seen") -> None:
+    """Write a judge folder with the salted hashes of the cases that trained it."""
+    from evaluation.segmenter import save_judge
+    from synth.data.seen import SEEN_FILE
+    from synth.io import write_bytes
+
+    digest = save_judge(model, folder, facts=facts)
+    write_bytes(folder / SEEN_FILE, seen.of_model(digest).dump())
 
 
 def class_attribute(schema: "Schema") -> str:
@@ -96,5 +170,6 @@ def train_bench(
         "held_out_n": len(held),
         "trained_n": len(train),
         "population": schema.population,
+        "spacing_mm": [float(step) for step in schema.spacing_mm],
     }
     return model, facts

@@ -1,4 +1,7 @@
-"""The part of the alignment section that needs no segmenter: edges at boundaries, and anatomy against hold-out."""
+"""The part of the alignment section that needs no segmenter: edges at boundaries, and anatomy against hold-out.
+
+Held-out volumes count by patient: the mean of each is a floor's, one of each is compared.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +18,8 @@ from evaluation.functional import (
 )
 from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
-from evaluation.segmented import spacing_of
+from evaluation.sections.distribution import one_each
+from evaluation.segmented import patient_means, spacing_of
 from synth.rng import numpy_rng
 
 _FURTHEST = 3  # voxels by which a mask is shifted at most
@@ -36,18 +40,20 @@ def boundary(evidence: Evidence, report: Report) -> None:
     if not values:
         report.not_computed["alignment.boundary"] = "no sample has a mask boundary with edges of the image near it"
         return
-    held = [value for item in evidence.holdout if (value := _ratio(item.image, item.mask, spacing)) is not None]
+    held = [(v, item.whose) for item in evidence.holdout if (v := _ratio(item.image, item.mask, spacing)) is not None]
+    reached = patient_means(np.array([[value] for value, _ in held]).reshape(-1, 1), [whose for _, whose in held])
     unit = "edges at boundaries, over those 1 to 3 voxels beside"
     for name, row in (("alignment.boundary", values), ("alignment.boundary_shifted", shifted)):
         interval = mean_interval(row, seed=seed)
-        floor = float(np.mean(held)) if held and name == "alignment.boundary" else None
-        better = "higher" if name == "alignment.boundary" else "lower"
-        report.metrics[name] = Figure(float(np.mean(row)), len(row), better, unit, interval, floor)
+        floor = float(reached.mean()) if held and name == "alignment.boundary" else None
+        report.metrics[name] = Figure(float(np.mean(row)), len(row), "", unit, interval, floor)
 
 
 def anatomy(evidence: Evidence, report: Report) -> None:
     """Compare volumes, intensities, neighbours and pieces of labels with those of hold-out volumes."""
-    made, held, names = evidence.synthetic, evidence.holdout, label_names(evidence)
+    made, names = evidence.synthetic, label_names(evidence)
+    whose = np.array([item.whose for item in evidence.holdout])
+    held = [evidence.holdout[place] for place in one_each(whose, evidence.seed)] if len(whose) else []
     families = (
         [f"volume.{name}" for name in names] + [f"intensity.{name}" for name in names] + ["adjacency", "topology"]
     )
@@ -55,7 +61,7 @@ def anatomy(evidence: Evidence, report: Report) -> None:
     if not names:
         families, reason = ["volume", "intensity", "adjacency", "topology"], "no label is known or drawn"
     elif min(len(made), len(held)) < _LEAST:
-        reason = f"{len(made)} synthetic and {len(held)} hold-out volumes; needs {_LEAST} of each"
+        reason = f"{len(made)} synthetic volumes and {len(held)} hold-out patients; needs {_LEAST} of each"
     if reason is not None:
         for family in families:
             report.not_computed[f"alignment.{family}"] = reason
@@ -93,12 +99,16 @@ def _compare(report: Report, name: str, seed: int, made: np.ndarray, held: np.nd
     try:
         found = set_distance(made, held, seed=seed)
     except ValueError:
-        report.not_computed[name] = "fewer than 2 volumes a side hold it"
+        report.not_computed[name] = "fewer than 2 volumes or patients a side hold it"
         return
-    made, held = (side.reshape(len(side), -1) for side in (made, held))
-    n = int(np.isfinite(made).any(axis=1).sum())
-    unit = f"hold-out SDs (Wasserstein), mean shift {found.difference:+.2f} SD, p = {found.p_value:.3f}"
-    report.metrics[name] = Figure(found.distance, n, "lower", unit, floor=found.null_mean)
+    n, m = (int(np.isfinite(side.reshape(len(side), -1)).any(axis=1).sum()) for side in (made, held))
+    unit = (
+        f"hold-out SDs (Wasserstein), mean shift {found.difference:+.2f} SD, p = {found.p_value:.3f} by ranks, against "
+        f"{m} patients"
+    )
+    report.metrics[name] = Figure(
+        found.distance, n, "lower", unit, floor=found.null_mean, p_value=found.p_value
+    )
 
 
 def _ratio(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> float | None:

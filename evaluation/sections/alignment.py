@@ -12,7 +12,16 @@ from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional.statistics import SMALLEST, expanded_tail, mean_interval
 from evaluation.report import Figure, Report, Verdict
 from evaluation.sections import _anatomy
-from evaluation.segmented import dice_rows, relative, segmented, surface_rows, tolerance_of
+from evaluation.segmented import (
+    OwnScore,
+    dice_rows,
+    own_score,
+    relative,
+    segmented,
+    surface_rows,
+    tolerance_of,
+    why_no_score,
+)
 from synth.rng import numpy_rng
 
 NON_INFERIORITY = 0.95
@@ -20,7 +29,7 @@ SMALL = 50
 """Below so many samples a margin inside the interval leaves the verdict open; from there on it is not shown."""
 _RESAMPLED = 2000
 _MOST_SAID, _MOST_ASKED = 1000, 1e6
-_UNIT = "of the segmenter's own held-out Dice"
+_SWAPPED = "of the segmenter's own Dice"
 
 
 def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
@@ -34,63 +43,94 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
         return
     names = model.config.labels
     labels = list(range(1, len(names) + 1))
-    sides = segmented(evidence, tell)
-    found = [one.labels for one in sides.synthetic]
+    found = [one.labels for one in segmented(evidence, tell).synthetic]
     rows = dice_rows(found, [item.mask for item in made], labels)
-    held = dice_rows([one.labels for one in sides.holdout], [one.item.mask for one in sides.holdout], labels)
-    own = np.array([bench.held_out_dice[name] for name in names])
+    own = own_score(evidence, tell)
+    _say_who(report, evidence, own)
     for row, scores in zip(report.samples, rows, strict=True):
         if np.isfinite(scores).any():
             row["agreement"] = round(float(np.nanmean(scores)), 6)
-    ratio = relative(rows, own)
-    if ratio is None:
-        report.not_computed["alignment.agreement"] = "no synthetic mask holds a label that the segmenter knows"
-        return
     for column, name in enumerate(names):
         given = rows[np.isfinite(rows[:, column]), column]
         if len(given):
-            interval = mean_interval(given, seed=seed)
+            interval, floor = mean_interval(given, seed=seed), None if own is None else float(own.mean[column])
             report.metrics[f"alignment.dice.{name}"] = Figure(
-                float(given.mean()), len(given), "higher", interval=interval, floor=float(own[column])
+                float(given.mean()), len(given), "higher", interval=interval, floor=floor
             )
     report.draw("alignment", "Dice of the segmenter by label; dashed: its own on held-out patients", "alignment.dice.")
-    drawn = _drawn(rows, held, own, seed)
-    n = min(len(rows), len(held)) if len(held) >= SMALLEST else len(rows)
-    interval = None if drawn is None else _bounds(drawn, 0.025, n)
-    report.metrics["alignment.agreement"] = Figure(ratio, len(made), "higher", _UNIT, interval)
-    report.verdicts["alignment"] = _non_inferiority(
-        ratio, None if drawn is None else _bounds(drawn, 0.05, n), len(made), report.population
-    )
     _surfaces(evidence, report, tell)
-    _control(report, made, (found, labels, own), ratio, seed)
+    ratio = None if own is None else relative(rows, own.mean)
+    if own is None or ratio is None:
+        no_label = "no synthetic mask holds a label that the segmenter finds in real volumes"
+        report.not_computed["alignment.agreement"] = why_no_score(evidence) if own is None else no_label
+        return
+    _agreement(report, rows, own, ratio, seed)
+    _control(report, made, (found, labels, own.mean), ratio, seed)
 
 
-def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: int, population: str) -> Verdict:
-    """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number of samples."""
+def _say_who(report: Report, evidence: Evidence, own: OwnScore | None) -> None:
+    """Note what is not known of the segmenter, and held-out patients who trained it."""
+    bench, known = evidence.bench, {item.whose for item in evidence.holdout}
+    if bench.note:
+        report.notes.append(bench.note)
+    if own is not None and known & bench.saw:
+        report.notes.append(
+            f"{len(known & bench.saw)} of {len(known)} held-out patients trained the segmenter: what it is compared "
+            "with is measured on the others"
+        )
+
+
+def _agreement(report: Report, rows: np.ndarray, own: OwnScore, ratio: float, seed: int) -> None:
+    """Add the agreement as a share of the segmenter's own score, both moving in its interval, and the verdict on it."""
+    n = int(np.isfinite(rows).any(axis=1).sum()), len(own.rows)
+    drawn, least = _drawn(rows, own.rows, seed), min(n)
+    report.metrics["alignment.agreement"] = Figure(
+        ratio, n[0], "higher", _unit(own), None if drawn is None else _bounds(drawn, 0.025, least)
+    )
+    bounds = None if drawn is None else _bounds(drawn, 0.05, least)
+    report.verdicts["alignment"] = _non_inferiority(ratio, bounds, n, report.population)
+
+
+def _unit(own: OwnScore) -> str:
+    patients = f"Dice on {len(own.rows)} held-out patients" if len(own.rows) else "Dice that is recorded with it"
+    missed = int((~(own.mean > 0)).sum())
+    left = f"; {missed} labels that it finds in none are left out" if missed else ""
+    return f"of the segmenter's own {patients}{left}"
+
+
+def _non_inferiority(
+    ratio: float, bounds: tuple[float, float] | None, n: tuple[int, int], population: str
+) -> Verdict:
+    """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number.
+
+    n   samples, and held-out patients on whom the segmenter's own score was measured
+    """
+    measured = f"Dice on {n[1]} held-out patients whom it was not trained on" if n[1] else "Dice as recorded with it"
     said = (
         f"a segmenter trained on the population only ({population}) agrees with the masks at {ratio:.2f} of its own "
-        f"held-out Dice"
+        f"{measured}"
     )
     margin = f"the non-inferiority margin {NON_INFERIORITY}"
     if bounds is None:
-        need = f"{SMALLEST} samples are the least that can be judged, {n} there are"
+        need = f"{SMALLEST} samples and held-out patients are the least that can be judged, {n[0]} and {n[1]} there are"
         return Verdict(None, f"{said}; against {margin} {need}")
     low, high = bounds
     if low >= NON_INFERIORITY:
         return Verdict(True, f"{said}; the lower 95 % bound {low:.3f} is not below {margin}")
     if high < NON_INFERIORITY:
         return Verdict(False, f"{said}; the upper 95 % bound {high:.3f} is below {margin}")
-    if n >= SMALL:
+    least = min(n)
+    if least >= SMALL:
         return Verdict(False, f"{said}; the lower 95 % bound {low:.3f} is below {margin}, so it is not shown")
     # the bound nears the ratio as 1 / sqrt(n)
     reach = low if ratio > NON_INFERIORITY else high
     apart = max(abs(ratio - NON_INFERIORITY), 1e-9)
-    more = max(ceil(n * min((reach - ratio) ** 2 / apart**2, _MOST_ASKED)), n + 1)
+    more = max(ceil(least * min((reach - ratio) ** 2 / apart**2, _MOST_ASKED)), least + 1)
     need = f"more than {_MOST_SAID}" if more > _MOST_SAID else f"about {more}"
     return Verdict(
         None,
-        f"{said}; the 95 % bounds {low:.3f} and {high:.3f} lie on both sides of {margin}: undecidable with {n} "
-        f"samples, {need} (and hold-out volumes in proportion) would decide",
+        f"{said}; the 95 % bounds {low:.3f} and {high:.3f} lie on both sides of {margin}: undecidable with {n[0]} "
+        f"samples and {n[1]} held-out patients, {need} of both would decide",
     )
 
 
@@ -100,23 +140,17 @@ def _bounds(drawn: np.ndarray, alpha: float, n: int) -> tuple[float, float]:
     return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))
 
 
-def _drawn(rows: np.ndarray, held: np.ndarray, own: np.ndarray, seed: int) -> np.ndarray | None:
-    """Return bootstrap draws of the agreement; None below 5 samples, where they would say nothing.
+def _drawn(rows: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return bootstrap draws of the agreement; None below 5 samples or held-out patients, where they say nothing.
 
-    Where the hold-out is there, the segmenter's own score moves with its resampling too: it is known no better.
+    Samples (n, labels) and patients (m, labels) are drawn again each: the segmenter's own score is known no better.
     """
-    if len(rows) < SMALLEST:
+    if min(len(rows), len(held)) < SMALLEST:
         return None
     rng = numpy_rng(seed, "interval")
     mean, there = _resampled(rows, rng)
-    score = np.broadcast_to(own, mean.shape)
-    known = np.isfinite(held).sum(axis=0) >= SMALLEST if len(held) else np.zeros(len(own), dtype=bool)
-    if known.any():
-        again, held_there = _resampled(held[:, known], rng)
-        moved = np.where(held_there, again - np.nanmean(held[:, known], axis=0), 0.0)
-        score = score.copy()
-        score[:, known] = np.clip(score[:, known] + moved, 1e-6, 1.0)
-    kept = there & (own > 0)
+    score, held_there = _resampled(held, rng)
+    kept = there & held_there & (score > 0)
     some = kept.any(axis=1)
     return np.where(kept, mean, 0.0)[some].sum(axis=1) / np.where(kept, score, 0.0)[some].sum(axis=1)
 
@@ -162,12 +196,14 @@ def _control(
         report.not_computed["alignment.permuted"] = "one sample has no other to be swapped with"
         return
     shift = 1 + int(numpy_rng(seed, "permuted").integers(len(made) - 1))
-    swapped = dice_rows(found, [made[(i + shift) % len(made)].mask for i in range(len(made))], labels)
-    control = relative(swapped, own)
+    others = [made[(i + shift) % len(made)].mask for i in range(len(made))]
+    # a mask that two samples share is no wrong one
+    wrong = [place for place, item in enumerate(made) if not np.array_equal(item.mask, others[place])]
+    control = relative(dice_rows([found[i] for i in wrong], [others[i] for i in wrong], labels), own) if wrong else None
     if control is None:
-        report.not_computed["alignment.permuted"] = "no two samples share a grid, so that masks cannot be swapped"
+        report.not_computed["alignment.permuted"] = "no two samples with unlike masks share a grid, to be swapped"
         return
-    report.metrics["alignment.permuted"] = Figure(control, len(made), "lower", _UNIT)
+    report.metrics["alignment.permuted"] = Figure(control, len(wrong), "", _SWAPPED)
     fails = control < NON_INFERIORITY and control < ratio
     said = "fails, as it must" if fails else "does not fail"
     report.verdicts["control"] = Verdict(

@@ -8,7 +8,15 @@ import numpy as np
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional.statistics import SMALLEST, clopper_pearson, mean_interval, simultaneous_gap
 from evaluation.report import Figure, Report
-from evaluation.segmented import dice_rows, relative, segmented, surface_rows
+from evaluation.segmented import (
+    dice_rows,
+    known_classes,
+    own_score,
+    relative,
+    segmented,
+    surface_rows,
+    why_no_score,
+)
 from synth.rng import numpy_rng
 
 LEAST = SMALLEST
@@ -34,7 +42,10 @@ def subgroups(evidence: Evidence, report: Report, tell: Tell) -> None:
         for figure, values in scores.items():
             for level, places in levels.items():
                 _row(report, (name, level, figure), values[places], evidence.seed)
-        _gap(report, name, scores[_AGREEMENT], levels, evidence.seed)
+        if _AGREEMENT in scores:
+            _gap(report, name, scores[_AGREEMENT], levels, evidence.seed)
+        else:
+            report.not_computed[f"alignment.gap.{name}"] = why_no_score(evidence)
 
 
 def _row(report: Report, key: tuple[str, str, str], values: np.ndarray, seed: int) -> None:
@@ -85,6 +96,7 @@ def _gap(report: Report, name: str, values: np.ndarray, levels: Mapping[str, np.
         f"best ({best}) less worst ({worst}), p = {p:.3f}" if found > 0 else "all levels alike",
         simultaneous_gap(list(groups.values()), (list(groups).index(best), list(groups).index(worst))),
         float(np.mean(chance)),
+        p,
     )
 
 
@@ -95,15 +107,17 @@ def _scores(evidence: Evidence, tell: Tell) -> dict[str, np.ndarray]:
     sides = segmented(evidence, tell).synthetic
     names = model.config.labels
     rows = dice_rows([one.labels for one in sides], [item.mask for item in made], list(range(1, len(names) + 1)))
-    own = np.array([evidence.bench.held_out_dice[name] for name in names])
-    agreement = [relative(row[None], own) for row in rows]
-    out = {_AGREEMENT: np.array([np.nan if value is None else value for value in agreement])}
+    out, own = {}, own_score(evidence, tell)
+    if own is not None:
+        agreement = [relative(row[None], own.mean) for row in rows]
+        out[_AGREEMENT] = np.array([np.nan if value is None else value for value in agreement])
     out.update({f"alignment.dice.{name}": rows[:, column] for column, name in enumerate(names)})
     surfaces = surface_rows(evidence, tell)[0]
     for row, family in enumerate(("nsd", "hd95")):
         out.update({f"alignment.{family}.{name}": surfaces[:, row, column] for column, name in enumerate(names)})
-    if any(item.asked for item in made):
-        right = [float(one.name == one.item.asked) if one.item.asked else np.nan for one in sides]
+    classes = known_classes(model)
+    if any(item.asked in classes for item in made):
+        right = [float(one.name == one.item.asked) if one.item.asked in classes else np.nan for one in sides]
         out["condition.class"] = np.array(right)
     for name in ("ece", "brier"):
         values = [np.nan if one.calibration is None else float(getattr(one.calibration, name)) for one in sides]
