@@ -14,10 +14,10 @@ FAMILIES = {
 
 MEANINGS = {
     "alignment.adjacency": "which labels touch which, against hold-out; the floor is chance at these sizes",
-    "alignment.agreement": "how well a segmenter finds the given masks in the synthetic images, against its own score",
+    "alignment.agreement": "how well a segmenter finds the given masks in the images, over its Dice on other patients",
     "alignment.boundary": "edges of the image at mask boundaries, over those beside them; 1: none; floor: hold-out",
     "alignment.boundary_shifted": "the same with each mask shifted by 1 to 3 voxels: must be clearly lower",
-    "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its held-out Dice",
+    "alignment.dice.": "Dice of that segmenter on the synthetic images; the floor is its Dice on hold-out",
     "alignment.gap.": "agreement of the best level of an attribute less that of the worst; the floor is chance",
     "alignment.hd95.": "95 % Hausdorff distance of that segmenter's labels; a missed label counts as the diagonal",
     "alignment.intensity.": "intensities inside the label against hold-out; the floor is chance at these sizes",
@@ -31,7 +31,7 @@ MEANINGS = {
     "calibration.ece_roi": "calibration error of the segmenter near foreground; the floor is its error on hold-out",
     "calibration.volume_crps": "error of the volume that the segmenter states; the floor is its error on hold-out",
     "condition.": "what was asked for against what is measured on the mask",
-    "condition.class": "share of samples whose asked class a classifier recognises",
+    "condition.class": "share of samples whose asked class a classifier recognises; floor: its share on hold-out",
     "condition.size": "share of samples of the size asked for",
     "condition.spacing": "how far the spacing is from the one asked for",
     "condition.text.": "share of samples that show what the text names",
@@ -43,8 +43,9 @@ MEANINGS = {
     "fidelity.kernel": "kernel distance (KID, MMD) of those features, with a test of equal distributions",
     "fidelity.precision": "share of samples that lie among real volumes; floor: real patients",
     "fidelity.recall": "share of real volumes that lie among samples; floor: real patients",
-    "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features; floor: real patients",
-    "fidelity.ssim": "SSIM to a random volume of the population",
+    "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features (MIND is 3 d its square); floor: real",
+    "fidelity.ssim": "SSIM to a random volume of the population; floor: between real patients",
+    "privacy.authenticity_z": "AuthPct against what held-out patients reach; low where samples are copies, or smooth",
     "privacy.blind_gate": "how well training is told from hold-out without a generator: must be near 0.5",
     "privacy.closer_than_holdout": "share of samples nearer to training than any hold-out volume is",
     "privacy.copy_rate_bound": "at most this share of samples are copies, disguised no better than those planted",
@@ -78,7 +79,7 @@ def meaning(name: str) -> str:
     """Return what a figure says; empty where nothing is written about it.
 
     >>> meaning("alignment.dice.lesion")
-    'Dice of that segmenter on the synthetic images; the floor is its held-out Dice'
+    'Dice of that segmenter on the synthetic images; the floor is its Dice on hold-out'
     """
     fits = [start for start in MEANINGS if name.startswith(start)]
     return MEANINGS[max(fits, key=len)] if fits else ""

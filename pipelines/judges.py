@@ -21,7 +21,7 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
     prepared   whose patients the judge is to be measured on: those who trained it are told in the bench
     A named judge of another population or spacing, or one that does not say who trained it, judges nothing: the bench
     says why.
-    Errors: CheckpointError for a damaged folder, ConfigError where the named one has other labels, channels, dimensions.
+    Errors: CheckpointError for a damaged folder, ConfigError for a named one of other labels, channels or dimensions.
     """
     from evaluation.evidence import Bench
     from evaluation.segmenter import load_judge

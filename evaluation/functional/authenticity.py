@@ -1,4 +1,4 @@
-"""Whether samples lie nearer to training volumes than volumes of other patients do, by authenticity. Knows rows only."""
+"""Whether samples lie nearer to training volumes than other patients' volumes do, by authenticity. Knows rows only."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

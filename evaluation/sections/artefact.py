@@ -137,7 +137,9 @@ def _control(evidence: Evidence, gate: Gate, tell: Tell) -> Figure | None:
         tell("corrupted")
     clean = gate.calibration
     value = auroc(np.concatenate([np.array(row) for row in corrupted]), clean)
-    groups = [(np.array([score for i in places for score in corrupted[i]]), clean[places]) for places in members.values()]
+    groups = [
+        (np.array([score for i in places for score in corrupted[i]]), clean[places]) for places in members.values()
+    ]
     tried = sum(bool(len(above)) for above, _ in groups)
     unit = f"{len(CONTROLS)} corruptions of severity {SEVERITY} against clean"
     if len(groups) < SMALLEST_INTERVAL:

@@ -47,22 +47,39 @@ def _classes(evidence: Evidence, report: Report, tell: Tell) -> None:
         return
     sides, classes = segmented(evidence, tell), known_classes(model)
     seen = {id(one.item): one.name for one in sides.synthetic}
-    strange = Counter(item.asked for item in evidence.synthetic if item.asked and item.asked not in classes)
+    own = [
+        (one.name == one.item.attributes[attribute], one.item.whose)
+        for one in sides.holdout
+        if one.item.attributes.get(attribute) in classes
+    ]
+    # its own errors on real patients, each counted once: no set can be asked to do better
+    hits = patient_means(np.array([[hit] for hit, _ in own], dtype=np.float64).reshape(-1, 1), [who for _, who in own])
+    floor = float(hits.mean()) if own else None
+    asked = [(item.asked, seen[id(item)]) for item in evidence.synthetic if item.asked]
+    said = [(found[attribute], seen[id(item)]) for item, found in named if attribute in found]
+    for name, pairs, unit in (
+        ("condition.class", asked, "recognised as asked"),
+        (f"condition.text.{attribute}", said, "recognised as the text says"),
+    ):
+        _recognised(report, name, pairs, classes, (unit, floor))
+
+
+def _recognised(
+    report: Report,
+    name: str,
+    pairs: Sequence[tuple[str, str]],
+    classes: Sequence[str],
+    told: tuple[str, float | None],
+) -> None:
+    """Add the share of (asked, recognised) that agree; levels that the classifier cannot name are no errors of it."""
+    unit, floor = told
     knows = f"the classifier of the bench knows {', '.join(classes) or 'no class'}"
-    for level, count in sorted(strange.items()):
-        report.not_computed[f"condition.class.{level}"] = f"{count} samples ask for it, {knows}: left out"
-    right = [seen[id(item)] == item.asked for item in evidence.synthetic if item.asked in classes]
-    if strange and not right:
-        report.not_computed["condition.class"] = f"no sample asks for a class that is known; {knows}"
-    held = [(one.name == one.item.attributes.get(attribute), one.item) for one in sides.holdout]
-    own = [(hit, item.whose) for hit, item in held if item.attributes.get(attribute) in classes]
-    # its own errors on real patients: no set can be asked to do better
-    floor = patient_means(np.array([[hit] for hit, _ in own], dtype=np.float64), [who for _, who in own]) if own else None
-    reached = None if floor is None else float(floor.mean())
-    _share(report, "condition.class", right, "recognised as asked", reached)
-    known = [(seen[id(item)], found[attribute]) for item, found in named if found.get(attribute) in classes]
-    said = [name == level for name, level in known]
-    _share(report, f"condition.text.{attribute}", said, "recognised as the text says", reached)
+    for level, count in sorted(Counter(level for level, _ in pairs if level not in classes).items()):
+        report.not_computed[f"{name}.{level}"] = f"{count} samples ask for it, {knows}: left out"
+    hits = [level == found for level, found in pairs if level in classes]
+    if pairs and not hits:
+        report.not_computed[name] = f"no sample asks for a class that is known; {knows}"
+    _share(report, name, hits, unit, floor)
 
 
 def _levels(evidence: Evidence) -> dict[str, set[str]]:

@@ -7,8 +7,9 @@ import numpy as np
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import ms_ssim, ms_ssim_scales, vendi_score
 from evaluation.functional.diversity import median_distance
+from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
-from evaluation.sections.distribution import Sides, real_pairs, singled, spread
+from evaluation.sections.distribution import Sides, one_each, real_pairs, singled, spread
 from synth.rng import numpy_rng
 
 _PAIRS = 8
@@ -46,8 +47,8 @@ def _vendi(evidence: Evidence, report: Report, tell: Tell) -> None:
     report.metrics["diversity.vendi"] = Figure(
         relative(sides),
         min(len(sides.first), len(sides.second)),
-        "higher",
-        "of the effective number of real volumes at equal n",
+        "",
+        "of the effective number of real volumes at equal n; noise adds to it as differences do",
         floor=float(np.mean([relative(some) for some in pairs])),
     )
 
@@ -60,13 +61,14 @@ def _score(rows: np.ndarray, size: int, width: float, seed: int) -> float:
 
 
 def _similarity(evidence: Evidence, report: Report) -> None:
-    made, held = evidence.synthetic, evidence.holdout
+    """Measure MS-SSIM between random pairs of samples, no sample twice, beside that between real patients."""
+    made, seed = evidence.synthetic, evidence.seed
     if len(made) < 2:
         report.not_computed["diversity.ms_ssim"] = "needs at least 2 samples"
         return
-    rng = numpy_rng(evidence.seed, "pairs")
-    floors = _pairs(held, rng) if len(held) >= 2 else []
-    found = _pairs(made, rng)
+    whose = np.array([item.whose for item in evidence.holdout])
+    held = [evidence.holdout[place] for place in one_each(whose, seed)] if len(whose) else []
+    found, floors = (_pairs(side, numpy_rng(seed, "pairs", name)) for name, side in (("made", made), ("held", held)))
     if not found:
         report.not_computed["diversity.ms_ssim"] = "needs samples of one grid, longer than the window of 11 voxels"
         return
@@ -74,17 +76,19 @@ def _similarity(evidence: Evidence, report: Report) -> None:
     report.metrics["diversity.ms_ssim"] = Figure(
         float(np.mean(found)),
         len(found),
-        "lower",
+        "",
         f"between pairs, {scales} scales",
-        floor=float(np.mean(floors)) if floors else None,
+        mean_interval(found, seed=seed),
+        float(np.mean(floors)) if floors else None,
     )
 
 
 def _pairs(items: Sequence[Judged], rng: np.random.Generator) -> list[float]:
+    """Return MS-SSIM of pairs that share no volume, so that they are independent."""
+    order = rng.permutation(len(items))
     values = []
-    for _ in range(min(_PAIRS, len(items))):
-        one, other = (items[i] for i in rng.choice(len(items), size=2, replace=False))
-        a, b = one.image, other.image
-        if one.whose != other.whose and a.shape == b.shape and min(a.shape[1:]) > _WINDOW:
+    for one, other in zip(order[: 2 * _PAIRS : 2], order[1 : 2 * _PAIRS : 2], strict=False):
+        a, b = items[one].image, items[other].image
+        if a.shape == b.shape and min(a.shape[1:]) > _WINDOW:
             values.append(float(ms_ssim(a[None], b[None], data_range=1.0)[0]))
     return values

@@ -1,12 +1,15 @@
 """Whether samples are distributed as real volumes are."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from evaluation.charts import Dots
-from evaluation.evidence import Evidence, Tell
+from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import ssim
+from evaluation.functional.statistics import mean_interval
 from evaluation.report import Figure, Report
-from evaluation.sections.distribution import distribution
+from evaluation.sections.distribution import distribution, one_each
 from synth.rng import numpy_rng
 
 Row = tuple[str, float, tuple[float, float] | None, float | None]
@@ -27,7 +30,7 @@ def _draw(report: Report) -> None:
     shares: list[Row] = []
     distances: list[Row] = []
     for name, one in known:
-        if one.floor is None:
+        if one.floor is None or not one.better:
             continue
         if one.better == "higher":
             shares.append((name, one.value, one.interval, one.floor))
@@ -44,13 +47,33 @@ def _draw(report: Report) -> None:
 
 
 def _ssim(evidence: Evidence, report: Report) -> None:
+    """Measure SSIM of random samples to random real volumes, no volume twice; its floor between real patients.
+
+    Two volumes of a population are alike to a degree, and no set is better for being more so.
+    """
     rng, held = numpy_rng(evidence.seed, "ssim"), evidence.holdout
-    values = []
-    for item in evidence.synthetic[:_SHOWN] if held else ():
-        other = held[int(rng.integers(len(held)))]
-        if item.image.shape == other.image.shape and min(item.image.shape[1:]) > _WINDOW:
-            values.append(ssim(item.image[None], other.image[None], data_range=1.0)[0])
-    if values:
-        report.metrics["fidelity.ssim"] = Figure(float(np.mean(values)), len(values), "higher", "to a random volume")
-    else:
+    whose = np.array([item.whose for item in held])
+    real = [held[place] for place in rng.permutation(one_each(whose, evidence.seed))] if held else []
+    made = [evidence.synthetic[place] for place in rng.permutation(len(evidence.synthetic))]
+    values = _between(made[:_SHOWN], real)
+    if not values:
         report.not_computed["fidelity.ssim"] = "needs hold-out volumes of the samples' grid, longer than the window"
+        return
+    floors = _between(real[: 2 * _SHOWN : 2], real[1::2])
+    report.metrics["fidelity.ssim"] = Figure(
+        float(np.mean(values)),
+        len(values),
+        "",
+        "to a random volume",
+        mean_interval(values, seed=evidence.seed),
+        float(np.mean(floors)) if floors else None,
+    )
+
+
+def _between(first: Sequence[Judged], second: Sequence[Judged]) -> list[float]:
+    """Return SSIM of volumes in turn, of those pairs that share a grid longer than the window."""
+    return [
+        float(ssim(one.image[None], other.image[None], data_range=1.0)[0])
+        for one, other in zip(first, second, strict=False)
+        if one.image.shape == other.image.shape and min(one.image.shape[1:]) > _WINDOW
+    ]
