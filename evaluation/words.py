@@ -43,7 +43,7 @@ MEANINGS = {
     "fidelity.kernel": "kernel distance (KID, MMD) of those features, with a test of equal distributions",
     "fidelity.precision": "share of samples that lie among real volumes; floor: real patients",
     "fidelity.recall": "share of real volumes that lie among samples; floor: real patients",
-    "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features (MIND is 3 d its square); floor: real",
+    "fidelity.sliced_wasserstein": "sliced Wasserstein distance of those features (MIND: 3 d its square); floor: real",
     "fidelity.ssim": "SSIM to a random volume of the population; floor: between real patients",
     "privacy.authenticity_z": "AuthPct against what held-out patients reach; low where samples are copies, or smooth",
     "privacy.blind_gate": "how well training is told from hold-out without a generator: must be near 0.5",

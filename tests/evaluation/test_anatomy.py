@@ -98,12 +98,29 @@ def test_set_distance_is_wasserstein_over_spread() -> None:
     assert found == F.set_distance(x, y, draws=50)
 
 
-def test_set_distance_holds_its_size() -> None:
-    ps = []
-    for seed in range(60):
+@pytest.mark.parametrize(("n", "m", "d"), [(12, 20, 40), (20, 6, 5)])
+def test_set_distance_holds_its_size_with_many_columns_of_long_tails(n: int, m: int, d: int) -> None:
+    """A scale of the reference that all re-divisions share is not exchangeable: the size was several times too large."""
+    small = []
+    for seed in range(600):
+        rng = np.random.default_rng([seed, d])
+        x, y = np.exp(1.5 * rng.normal(size=(n, d))), np.exp(1.5 * rng.normal(size=(m, d)))
+        small.append(F.set_distance(x, y, draws=19, seed=seed).p_value <= 0.05)
+    assert 0.03 <= np.mean(small) <= 0.07
+
+
+def test_set_distance_sees_a_shift_under_long_tails_and_its_floor_is_what_chance_does() -> None:
+    seen, floors, found = [], [], []
+    for seed in range(40):
         rng = np.random.default_rng(seed)
-        ps.append(F.set_distance(rng.normal(size=12), rng.normal(size=20), draws=39, seed=seed).p_value)
-    assert np.mean(np.array(ps) <= 0.2) == pytest.approx(0.2, abs=0.13)
+        x, y = np.exp(rng.normal(size=(20, 6))), np.exp(rng.normal(size=(24, 6)))
+        seen.append(F.set_distance(2.5 * x, y, draws=99, seed=seed).p_value <= 0.05)
+        like = F.set_distance(x, y, draws=99, seed=seed)
+        found.append(like.distance)
+        floors.append(like.null_mean)
+    assert np.mean(seen) >= 0.9
+    off = np.subtract(found, floors)
+    assert abs(off.mean()) < 3 * off.std() / np.sqrt(len(off)), "the same function of labels, drawn or not"
 
 
 def test_rows_that_lack_a_label_are_left_out_and_constants_are_no_distance() -> None:

@@ -28,6 +28,17 @@ def test_differences_are_of_b_less_a_with_their_direction() -> None:
     assert compare(report(1.0), report(2.0, None)).rows[0].interval is None
 
 
+def test_a_figure_without_a_better_way_makes_neither_set_better() -> None:
+    sides = []
+    for value in (0.2, 0.9):
+        made = Report("phantoms", fingerprint={"n": "3"})
+        made.metrics["fidelity.ssim"] = Figure(value, 3, "", interval=(value - 0.1, value + 0.1), floor=0.5)
+        sides.append(json.loads(json.dumps(made.plain())))
+    found = compare(*sides)
+    assert found.rows[0].better is None and found.rows[0].interval is not None
+    assert "no better way" in found.markdown() and "undecided" not in found.markdown()
+
+
 def test_the_interval_covers_the_difference_of_means() -> None:
     rng, n, hits = np.random.default_rng(0), 30, 0
     for _ in range(400):

@@ -256,6 +256,17 @@ def test_sliced_wasserstein_in_one_dimension_is_the_sorted_distance() -> None:
     assert F.sliced_wasserstein(x, y) == pytest.approx(expected)
 
 
+def test_mind_is_its_formula_at_equal_n() -> None:
+    """alpha / (n M) sum_i sum_j |sort(u_i X)_j - sort(u_i Y)_j|^2 with alpha = 3 d."""
+    from synth.rng import numpy_rng
+
+    x, y = _sets(30, 30, 7)
+    axes = numpy_rng(4, "directions").normal(size=(7, 50))
+    axes /= np.linalg.norm(axes, axis=0)
+    apart = np.sort(x @ axes, axis=0) - np.sort(2 * y @ axes, axis=0)
+    assert F.mind(x, 2 * y, directions=50, seed=4) == pytest.approx(3 * 7 * (apart**2).mean())
+
+
 def test_sliced_wasserstein_is_zero_for_itself_and_sees_modes_that_moments_do_not() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 3))

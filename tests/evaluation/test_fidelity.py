@@ -9,7 +9,17 @@ import torch
 from evaluation import functional as F
 from evaluation.evidence import Evidence, Features, Judged
 from evaluation.report import Report
-from evaluation.sections.distribution import distribution, halves, one_each, real_pairs, spread
+from evaluation.sections.distribution import (
+    PATIENTS_A_FEATURE,
+    Sides,
+    at_equal_n,
+    directions_of,
+    distribution,
+    halves,
+    one_each,
+    real_pairs,
+    spread,
+)
 from evaluation.sections.diversity import diversity
 
 NAMES = ("frechet", "kernel", "precision", "recall", "density", "coverage", "sliced_wasserstein")
@@ -66,14 +76,77 @@ def test_floors_are_those_of_training_patients_where_there_are_enough() -> None:
     distribution(_evidence(made, held, None, trained), report, lambda _: None)
     halved = _judge(made, held)
     figure, other = (one.metrics["fidelity.sliced_wasserstein"] for one in (report, halved))
-    assert figure.value == other.value
     assert figure.floor is not None and other.floor is not None and figure.floor < other.floor
+    assert (figure.n, other.n) == (30, 20) and other.value > figure.value, "at the floor's n, where it is larger"
     assert "training patients, who stand in" in report.notes[0] and "one half" in halved.notes[0]
     # a training patient who is held out too is no other patient
     same = [Judged("t", item.image, item.mask, patient=item.patient) for item in _evidence(made, held).holdout]
     evidence = Evidence(_evidence(made, held).synthetic, same, _evidence(made, held).holdout, "rows")
     evidence.__dict__["_features"] = Features(made, held, held)
     assert all(sides.whose_first is not None for sides in real_pairs(evidence, lambda _: None))
+
+
+@pytest.mark.parametrize("trained", [0, 14, 60])
+def test_of_like_sets_the_sliced_distance_is_its_floor(trained: int) -> None:
+    """At another n it is not: the distance of finite sets of one distribution falls with their size."""
+    off, less = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        made, held, train = (rng.normal(size=(n, 5)) for n in (60, 30, max(trained, 1)))
+        sides = Sides(made, held)
+        if trained:
+            pairs = [Sides(train[:60], held)]
+        else:
+            pairs = [Sides(held[a], held[b]) for a, b in halves(np.arange(30).astype(str), seed)]
+        mine, floors = at_equal_n(sides, *pairs, seed=seed)
+        assert {(len(one.first), len(one.second)) for one in (*mine, *floors)} == {
+            (trained or 15, 30 if trained else 15)
+        }
+        distance, floor = (
+            np.mean([F.sliced_wasserstein(one.first, one.second, directions=32) for one in some])
+            for some in (mine, floors)
+        )
+        off.append(distance - floor)
+        less.append(distance - F.sliced_wasserstein(made, held, directions=32))
+    assert trained == 60 or np.mean(less) > 0.05
+    assert abs(np.mean(off)) < 3 * np.std(off) / np.sqrt(len(off))
+
+
+def test_few_patients_carry_few_directions_and_those_never_depend_on_the_data() -> None:
+    assert directions_of(9, 50) is None
+    few, more = directions_of(112, 50), directions_of(112, 150)
+    assert few is not None and more is not None
+    assert few.shape == (112, 50 // PATIENTS_A_FEATURE)
+    assert few.T @ few == pytest.approx(np.eye(few.shape[1]), abs=1e-12)
+    assert np.abs(few.T @ more[:, : few.shape[1]]) == pytest.approx(np.eye(few.shape[1]), abs=1e-12), "one series"
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 112)), rng.normal(size=(60, 112)) + 0.3
+    assert F.frechet_distance(x @ few, y @ few) < F.frechet_distance(x @ more, y @ more) < F.frechet_distance(x, y)
+
+
+@pytest.mark.parametrize("tails", [False, True])
+def test_frechet_of_like_sets_holds_zero_at_fifty_patients_of_many_features(tails: bool) -> None:
+    held, above = [], []
+    axes = directions_of(112, 50)
+    assert axes is not None
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x, y = (rng.normal(size=(50, 112)) for _ in range(2))
+        x, y = (np.exp(side) / 2.16 if tails else side for side in (x, y))
+        low, high = F.frechet_interval(x @ axes, y @ axes, seed=seed).interval
+        held.append(low <= 0 <= high)
+        above.append(low > 0)
+    assert np.mean(held) >= 0.9 and np.mean(above) <= 0.05
+
+
+def test_the_report_says_along_what_frechet_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    report = _judge(rng.normal(size=(60, 40)), rng.normal(size=(72, 40)))
+    figure = report.metrics["fidelity.frechet"]
+    assert "along 12 fixed random directions of 40 features: all would need 120 patients" in figure.unit
+    assert figure.interval is not None and figure.interval[0] <= 0 <= figure.interval[1]
+    assert figure.floor is not None and abs(figure.floor) < 3.0
+    assert "MIND's formula" in report.metrics["fidelity.sliced_wasserstein"].unit
 
 
 def test_a_feature_that_is_constant_in_real_volumes_does_not_explode() -> None:

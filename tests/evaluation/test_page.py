@@ -30,6 +30,13 @@ def test_failures_come_first_and_text_is_escaped() -> None:
     assert "http" not in text and "<script" not in text
 
 
+def test_a_figure_without_a_better_way_says_so() -> None:
+    made = report()
+    assert "near the floor" not in page(made, with_real=False) and "&darr; lower" in page(made, with_real=False)
+    made.metrics["fidelity.ssim"] = Figure(0.5, 8, "", floor=0.4)
+    assert "near the floor" in page(made, with_real=False)
+
+
 def test_real_pictures_are_for_inside_alone() -> None:
     made = report()
     made.pictures = [("synthetic", b"one", False), ("real", b"two", True)]
