@@ -10,6 +10,8 @@ bias       mean over sets of one distribution (true 0) and of one moved by 0.1 i
 coverage   share of 95 % intervals that hold the true distance of Gaussian, and of centred exponential, features. Real
            patients have several rows that share half their variance, synthetic rows are independent; law "flat" has
            equal variances, "falling" 1, 1/2, 1/3, ... as features that go together have
+directions coverage, and share of intervals that lie above 0, at equal sets and at a move, of 112 features, as they are
+           and along as many fixed directions as the report takes for so few patients (evaluation.sections.distribution)
 kernel     share of permutation tests with p <= 0.05, and of intervals that hold the truth, for equal sets and for three
            times the spread; MONAI's MMDMetric (mean and standard deviation) on the same sets
 """
@@ -32,13 +34,14 @@ from monai.metrics.mmd import MMDMetric
 from torchmetrics.image.fid import _compute_fid
 
 from evaluation import functional as F  # noqa: N812 - the name users type
+from evaluation.sections.distribution import directions_of
 from synth.generator import environment
 from synth.io import write_bytes
 
 SIZES = ((64, 800), (1280, 200), (2048, 500))
 """(features, samples a side) of the timings."""
 Law = Literal["flat", "falling"]
-Part = Literal["speed", "bias", "coverage", "kernel"]
+Part = Literal["speed", "bias", "coverage", "directions", "kernel"]
 Rows = np.ndarray
 COHORTS = ((16, 100, 1, 100), (16, 50, 2, 100), (16, 100, 3, 200), (16, 200, 4, 800), (64, 100, 2, 200),
            (64, 200, 2, 400), (64, 400, 2, 800))  # fmt: skip
@@ -62,7 +65,7 @@ class Options:
     """Most features at which MONAI's way is timed."""
     widths: tuple[int, ...] = tuple(d for d, _ in SIZES)
     """Feature counts that are timed."""
-    only: tuple[Part, ...] = ("speed", "bias", "coverage", "kernel")
+    only: tuple[Part, ...] = ("speed", "bias", "coverage", "directions", "kernel")
 
     @property
     def command(self) -> str:
@@ -204,6 +207,36 @@ def coverage(options: Options) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def long_tailed(rng: np.random.Generator, n: int, d: int) -> Rows:
+    """Return log-normal features (n, d) of mean 0 and spread 1."""
+    return (np.exp(rng.normal(size=(n, d))) - np.exp(0.5)) / np.sqrt((np.e - 1.0) * np.e)
+
+
+def directions(options: Options) -> list[dict[str, Any]]:
+    """Return coverage at few patients and many features, with and without leaving directions out."""
+    found, d = [], 112
+    for n, law, tails in ((n, law, tails) for n in (50, 100, 200) for law in ("flat", "falling") for tails in (0, 1)):
+        sd, fixed = scales(law, d), directions_of(d, n)
+        for axes, (shift, factor) in ((axes, move) for axes in (None, fixed) for move in (MOVES[0], MOVES[2])):
+            turn = np.eye(d) if axes is None else axes
+            step = np.full(d, shift * float(np.sqrt((sd**2).mean()))) @ turn
+            truth = float(step @ step) + (factor - 1.0) ** 2 * float(((sd[:, None] * turn) ** 2).sum())
+            rows = []
+            for seed in range(max(20, options.draws // 4)):
+                rng = np.random.default_rng([seed, n])
+                x, y = (long_tailed(rng, n, d) if tails else rng.normal(size=(n, d)) for _ in range(2))
+                low, high = F.frechet_interval(factor * (x * sd) @ turn + step, (y * sd) @ turn, seed=seed).interval
+                rows.append((low <= truth <= high, low > truth))
+            covers, above = np.mean(rows, axis=0).tolist()
+            found.append({
+                "features": d, "patients": n, "law": f"{'log-normal ' if tails else ''}{law}", "shift": shift,
+                "directions": turn.shape[1], "sets": len(rows), "coverage": round(covers, 4),
+                "above_truth": round(above, 4),
+            })  # fmt: skip
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def kernel(options: Options) -> dict[str, Any]:
     """Return size and power of the permutation test, and what MONAI's MMDMetric makes of the same sets."""
     draws, sets = max(10, options.draws // 2), (100, 60, 16)
@@ -243,6 +276,7 @@ def main(options: Options) -> None:
         "speed": speed,
         "bias": bias,
         "coverage": coverage,
+        "directions": directions,
         "kernel": kernel,
     }
     versions = {"scipy": scipy.__version__, "torchmetrics": torchmetrics.__version__, "monai": monai.__version__}

@@ -3,14 +3,16 @@
 Held-out volumes count by patient: the mean of each is a floor's, one of each is compared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged
 from evaluation.functional import (
+    SetDistance,
     adjacency,
     boundary_alignment,
+    holm,
     label_intensities,
     label_volumes,
     set_distance,
@@ -74,13 +76,15 @@ def anatomy(evidence: Evidence, report: Report) -> None:
 
     volumes = _rows(made, held, lambda item: label_volumes(item.mask, labels=labels, spacing_mm=spacing))
     levels = _rows(made, held, intensities)
+    sets: dict[str, list[np.ndarray]] = {}
     for column, name in enumerate(names):
-        _compare(report, f"alignment.volume.{name}", evidence.seed, *(side[:, column] for side in volumes))
-        _compare(report, f"alignment.intensity.{name}", evidence.seed, *(side[:, column] for side in levels))
-    borders = _rows(made, held, lambda item: adjacency(item.mask, labels=count, spacing_mm=spacing).ravel())
-    _compare(report, "alignment.adjacency", evidence.seed, *borders)
-    pieces = _rows(made, held, lambda item: topology(item.mask, labels=labels).ravel())
-    _compare(report, "alignment.topology", evidence.seed, *pieces)
+        sets[f"alignment.volume.{name}"] = [side[:, column] for side in volumes]
+        sets[f"alignment.intensity.{name}"] = [side[:, column] for side in levels]
+    sets["alignment.adjacency"] = _rows(
+        made, held, lambda item: adjacency(item.mask, labels=count, spacing_mm=spacing).ravel()
+    )
+    sets["alignment.topology"] = _rows(made, held, lambda item: topology(item.mask, labels=labels).ravel())
+    _compare(report, sets, evidence.seed)
 
 
 def label_names(evidence: Evidence) -> tuple[str, ...]:
@@ -95,20 +99,22 @@ def _rows(made: Sequence[Judged], held: Sequence[Judged], measure: Callable[[Jud
     return [np.stack([measure(item) for item in side]) for side in (made, held)]
 
 
-def _compare(report: Report, name: str, seed: int, made: np.ndarray, held: np.ndarray) -> None:
-    try:
-        found = set_distance(made, held, seed=seed)
-    except ValueError:
-        report.not_computed[name] = "fewer than 2 volumes or patients a side hold it"
-        return
-    n, m = (int(np.isfinite(side.reshape(len(side), -1)).any(axis=1).sum()) for side in (made, held))
-    unit = (
-        f"hold-out SDs (Wasserstein), mean shift {found.difference:+.2f} SD, p = {found.p_value:.3f} by ranks, against "
-        f"{m} patients"
-    )
-    report.metrics[name] = Figure(
-        found.distance, n, "lower", unit, floor=found.null_mean, p_value=found.p_value
-    )
+def _compare(report: Report, sets: Mapping[str, Sequence[np.ndarray]], seed: int) -> None:
+    """Add a figure for each pair of sets, its p beside that which holds for all of them together."""
+    found: dict[str, SetDistance] = {}
+    for name, (made, held) in sets.items():
+        try:
+            found[name] = set_distance(made, held, seed=seed)
+        except ValueError:
+            report.not_computed[name] = "fewer than 2 volumes or patients a side hold it"
+    together = holm([one.p_value for one in found.values()])
+    for (name, one), p in zip(found.items(), together, strict=True):
+        n, m = (int(np.isfinite(side.reshape(len(side), -1)).any(axis=1).sum()) for side in sets[name])
+        unit = (
+            f"hold-out SDs (Wasserstein), mean shift {one.difference:+.2f} SD, p = {one.p_value:.3f} by ranks "
+            f"({p:.3f} among all {len(found)}, Holm), against {m} patients"
+        )
+        report.metrics[name] = Figure(one.distance, n, "lower", unit, floor=one.null_mean, p_value=one.p_value)
 
 
 def _ratio(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> float | None:

@@ -98,9 +98,7 @@ def _unit(own: OwnScore) -> str:
     return f"of the segmenter's own {patients}{left}"
 
 
-def _non_inferiority(
-    ratio: float, bounds: tuple[float, float] | None, n: tuple[int, int], population: str
-) -> Verdict:
+def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: tuple[int, int], population: str) -> Verdict:
     """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number.
 
     n   samples, and held-out patients on whom the segmenter's own score was measured

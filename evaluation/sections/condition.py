@@ -141,12 +141,23 @@ def _numbers(evidence: Evidence, report: Report) -> None:
             float(np.abs(floor[:, 0] - floor[:, 1]).mean()) if len(floor) else None,
         )
         if len(pairs) >= _LEAST_RANKED and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+            rank = float(spearmanr(pairs[:, 0], pairs[:, 1])[0])  # pyright: ignore[reportArgumentType]
             report.metrics[f"condition.{attribute}.rank"] = Figure(
-                float(spearmanr(pairs[:, 0], pairs[:, 1])[0]),  # pyright: ignore[reportArgumentType]
-                len(pairs),
-                "higher",
-                "rank correlation of asked and measured",
+                rank, len(pairs), "higher", "rank correlation of asked and measured", _rank_interval(rank, len(pairs))
             )
+
+
+def _rank_interval(rank: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a rank correlation: tanh(atanh r +- 1.96 sqrt((1 + r^2 / 2) / (n - 3))).
+
+    (Bonett & Wright 2000.)
+
+    >>> [round(end, 2) for end in _rank_interval(0.5, 40)]
+    [0.2, 0.71]
+    """
+    middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
+    half = 1.959964 * np.sqrt((1.0 + rank**2 / 2.0) / (n - 3))
+    return float(np.tanh(middle - half)), float(np.tanh(middle + half))
 
 
 def _measured(attribute: str, names: Sequence[str]) -> tuple[int, str] | None:

@@ -1,5 +1,6 @@
 """The artefact gate: real images pass at the stated rate, faults do not, files round-trip, and what a report says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,28 @@ def test_a_report_flags_faulty_samples_and_not_real_ones() -> None:
             assert isinstance(row["artefact"], float) and isinstance(row["artefact_p"], float)
             assert row["flagged"] is False, "flagged is the privacy audit's"
     assert bad.plain() == judged(spoilt).plain()
+
+
+def test_patients_are_counted_and_not_their_volumes() -> None:
+    def of(patients: int, some: list[Judged]) -> list[Judged]:
+        return [replace(item, patient=f"p{n % patients}") for n, item in enumerate(some)]
+
+    held, train = items(images(200, 40)), items(images(100, 20))
+    made = items(images(0, 6))
+    few = judge(Evidence(made, train, of(10, held), population="phantoms"), only=["artefact"])
+    assert "10 held-out patients; below 19" in few.not_computed["artefact.share_flagged"]
+    assert few.metrics["artefact.auroc"].n == 10
+    none = judge(Evidence(made, of(5, train), held, population="phantoms"), only=["artefact"])
+    assert "10 real training patients, there are 5" in none.not_computed["artefact.auroc"]
+    some = judge(Evidence(made, train, of(20, held), population="phantoms"), only=["artefact"])
+    assert some.metrics["artefact.share_flagged"].floor == pytest.approx(1 / 21)
+    p = [row["artefact_p"] for row in some.samples]
+    assert all(isinstance(one, float) and one >= round(1 / 21, 6) for one in p)
+    scores = {row["case"]: row["artefact"] for row in some.samples}
+    gate = fit_gate([item.image for item in train]).calibrated([item.image for item in held])
+    above = (gate.calibration >= gate.score(made[0].image)).reshape(2, 20).mean(axis=0).sum()
+    assert scores["c0"] == pytest.approx(gate.score(made[0].image), rel=1e-5)
+    assert p[0] == pytest.approx((1 + above) / 21, rel=1e-5)
 
 
 def test_too_few_real_volumes_give_reasons_and_no_share() -> None:

@@ -47,4 +47,6 @@ def test_patients_count_once() -> None:
 
 
 def test_all_alike_tells_nothing() -> None:
-    assert F.authenticity_test(np.zeros((3, 2)), np.zeros((4, 2)), np.zeros((5, 2))) == F.AuthenticityTest(0.0, 1.0, (3, 5))
+    assert F.authenticity_test(np.zeros((3, 2)), np.zeros((4, 2)), np.zeros((5, 2))) == F.AuthenticityTest(
+        0.0, 1.0, (3, 5)
+    )

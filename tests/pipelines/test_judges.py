@@ -53,7 +53,9 @@ def test_a_judge_of_the_patients_that_it_would_be_measured_on_is_found_out(judge
         ({"spacing_mm": (9.0, 9.0, 9.0)}, "the data is at 9 x 9 x 9"),
     ],
 )
-def test_a_judge_of_others_judges_nothing(judge: Path, prepared: Prepared, change: dict[str, object], said: str) -> None:
+def test_a_judge_of_others_judges_nothing(
+    judge: Path, prepared: Prepared, change: dict[str, object], said: str
+) -> None:
     bench = find_bench(str(judge), replace(prepared.schema, **change), prepared)
     assert bench.segmenter is None and said in bench.why_not and str(judge) in bench.why_not
 
