@@ -70,11 +70,12 @@ def authenticity_test(
     radius = between.min(axis=1)
     authentic = [_authentic(rows, train, radius) for rows in (made, held)]
     n, m = len(made), len(held)
-    found = stats.hypergeom(n + m, sum(authentic), n)
-    sd = float(found.std())
-    if sd == 0.0:
+    every, total = sum(authentic), n + m
+    variance = n * m * every * (total - every) / (total**2 * (total - 1.0))
+    if variance == 0.0:
         return AuthenticityTest(0.0, 1.0, (n, m))
-    return AuthenticityTest(float((authentic[0] - found.mean()) / sd), float(found.cdf(authentic[0])), (n, m))
+    z = (authentic[0] - n * every / total) / variance**0.5
+    return AuthenticityTest(z, float(stats.hypergeom.cdf(authentic[0], total, every, n)), (n, m))
 
 
 def _authentic(rows: np.ndarray, train: np.ndarray, radius: np.ndarray) -> int:

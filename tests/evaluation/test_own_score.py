@@ -75,7 +75,7 @@ def test_masks_that_samples_share_are_no_control() -> None:
     same = [replace(item, mask=made[0].mask) for item in made]
     assert "unlike masks" in judged(same).not_computed["alignment.permuted"]
     assert "control" not in judged(same).verdicts
-    assert judged([*same[:3], *made[3:]]).metrics["alignment.permuted"].n < 6
+    assert 0 < judged([*same[:4], *made[4:]]).metrics["alignment.permuted"].n < 6
 
 
 def test_anatomy_counts_patients() -> None:
