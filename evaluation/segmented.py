@@ -85,7 +85,7 @@ def own_score(evidence: Evidence, tell: Tell) -> OwnScore | None:
     assert model is not None
     names = model.config.labels
     if not sides.holdout:
-        told = evidence.bench.recorded_dice
+        told = {} if evidence.holdout else evidence.bench.recorded_dice
         mean = np.array([told.get(name, np.nan) for name in names])
         return OwnScore(np.zeros((0, len(names))), mean) if told else None
     labels = list(range(1, len(names) + 1))
@@ -123,7 +123,7 @@ def segmented(evidence: Evidence, tell: Tell) -> BothSides:
     if kept is None:
         held, turns = unseen(evidence), Counter[str]()
         order = numpy_rng(evidence.seed, "segmented hold-out").permutation(len(held)).tolist()
-        turn = {}
+        turn: dict[int, int] = {}
         for place in order:
             turn[place] = turns[held[place].whose]
             turns[held[place].whose] += 1

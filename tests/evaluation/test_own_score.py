@@ -39,7 +39,7 @@ def test_those_who_trained_the_judge_are_not_those_it_is_measured_on() -> None:
     assert "5 held-out patients" in report.verdicts["alignment"].why, "patients, not volumes"
     assert report.metrics["alignment.dice.core"].floor == pytest.approx(np.mean([row[1] for row in _dices(held[6:])]))
     assert any("3 of 8 held-out patients trained the segmenter" in note for note in report.notes)
-    refused = judged(items(0, 8), holdout=held, bench=replace(bench(), saw=every, recorded_dice={}))
+    refused = judged(items(0, 8), holdout=held, bench=replace(bench(), saw=every))
     assert "trained on every patient held out" in refused.not_computed["alignment.agreement"]
     assert "alignment" not in refused.verdicts and "alignment.agreement" not in refused.metrics
     assert refused.metrics["alignment.dice.core"].floor is None
@@ -52,6 +52,14 @@ def test_a_recorded_score_decides_nothing() -> None:
     verdict = report.verdicts["alignment"]
     assert verdict.ok is None and "as recorded with it" in verdict.why
     assert report.metrics["alignment.agreement"].interval is None
+
+
+def test_samples_without_a_label_are_not_counted() -> None:
+    made = items(0, 7)
+    made = [replace(item, mask=0 * item.mask) if n > 2 else item for n, item in enumerate(made)]
+    report = judged(made)
+    assert report.metrics["alignment.agreement"].n == 3 and report.metrics["alignment.agreement"].interval is None
+    assert "3 and 8 there are" in report.verdicts["alignment"].why
 
 
 def test_a_patient_who_was_scanned_often_counts_once() -> None:
