@@ -65,8 +65,8 @@ class BothSides:
 class OwnScore:
     """Dice by label that the segmenter reaches on real volumes.
 
-    rows   (patients, labels), each the mean of a patient's volumes, NaN where none holds the label; no row where the
-           score is not measured here but recorded with the segmenter
+    rows   (patients with a label, labels), each the mean of a patient's volumes, NaN where none holds the label; no
+           row where the score is not measured here but recorded with the segmenter
     mean   (labels,) over patients; NaN where none holds the label
     """
 
@@ -91,6 +91,7 @@ def own_score(evidence: Evidence, tell: Tell) -> OwnScore | None:
     labels = list(range(1, len(names) + 1))
     found = dice_rows([one.labels for one in sides.holdout], [one.item.mask for one in sides.holdout], labels)
     rows = patient_means(found, [one.item.whose for one in sides.holdout])
+    rows = rows[np.isfinite(rows).any(axis=1)]
     return OwnScore(rows, column_means(rows))
 
 

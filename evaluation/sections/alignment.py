@@ -82,10 +82,9 @@ def _say_who(report: Report, evidence: Evidence, own: OwnScore | None) -> None:
 
 def _agreement(report: Report, rows: np.ndarray, own: OwnScore, ratio: float, seed: int) -> None:
     """Add the agreement as a share of the segmenter's own score, both moving in its interval, and the verdict on it."""
-    # neither a sample nor a patient without any label says something
-    given, held = (side[np.isfinite(side).any(axis=1)] for side in (rows, own.rows))
-    n = len(given), len(held)
-    drawn, least = _drawn(given, held, seed), min(n)
+    given = rows[np.isfinite(rows).any(axis=1)]
+    n = len(given), len(own.rows)
+    drawn, least = _drawn(given, own.rows, seed), min(n)
     report.metrics["alignment.agreement"] = Figure(
         ratio, n[0], "higher", _unit(own), None if drawn is None else _bounds(drawn, 0.025, least)
     )
