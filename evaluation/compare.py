@@ -16,7 +16,7 @@ from synth.errors import DataError
 class Difference:
     """One figure of two reports: b - a, its 95 % interval where both have one, and whether b is better.
 
-    better   True or False where the interval excludes 0, None where it does not or there is none
+    better   True or False where the interval excludes 0, None where it does not, there is none, or neither way is
     """
 
     name: str
@@ -25,7 +25,7 @@ class Difference:
     difference: float
     interval: tuple[float, float] | None
     better: bool | None
-    direction: str
+    direction: str | None
     unit: str
 
 
@@ -78,7 +78,7 @@ def _difference(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Differ
         interval = (low, value + ((high_b - b["value"]) ** 2 + (a["value"] - low_a) ** 2) ** 0.5)
     better = None
     if interval is not None and not interval[0] <= 0 <= interval[1]:
-        better = (value > 0) == (a["better"] == "higher")
+        better = (value > 0) == (a["better"] == "higher") if a["better"] else None
     return Difference(name, a["value"], b["value"], value, interval, better, a["better"], a["unit"])
 
 

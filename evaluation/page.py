@@ -95,7 +95,7 @@ def _table(rows: "Sequence[tuple[str, Figure]]") -> str:
 def _row(name: str, figure: "Figure") -> str:
     interval = "" if figure.interval is None else f"{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
     floor = "" if figure.floor is None else f"{figure.floor:.4g}"
-    arrow = "&darr; lower" if figure.better == "lower" else "&uarr; higher"
+    arrow = {"lower": "&darr; lower", "higher": "&uarr; higher", None: "near its floor"}[figure.better]
     return (
         f"<tr><td><code>{_e(name)}</code><br><small>{_e(meaning(name))}</small></td>"
         f"<td class=v>{figure.value:.4g} <small>{_e(figure.unit)}</small></td>"

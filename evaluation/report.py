@@ -15,12 +15,13 @@ from synth.io import write_bytes
 class Figure:
     """One measured value: on how many samples, which way is better, in what unit, beside which floor.
 
+    better    None where neither way is: a control that should lie near its floor
     p_value   of the null hypothesis that `unit` names, where a test was made
     """
 
     value: float
     n: int
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher"] | None
     unit: str = ""
     interval: tuple[float, float] | None = None
     floor: float | None = None
