@@ -16,6 +16,7 @@ from evaluation.functional.privacy import patient_index
 from synth.rng import numpy_rng
 
 LEAST_PATIENTS = 8
+LEAST_LEFT_OUT = 4
 _RIDGE = 0.3
 
 
@@ -103,7 +104,7 @@ def left_out_test(left: Any, held: Any, *, share: float = 0.05) -> LeftOut:
     Both sides are ranked in one pool, in every embedding; a volume's score is its best rank, ties by its distance there
     over the pool's median. N of those left out lie below the m-th score of hold-out patients, m = share (h + 1): where
     patients are exchangeable N is beta-binomial (a, m, h - m + 1) whatever the distances are; two-sided.
-    Errors: ValueError for fewer than 8 patients on a side, shapes that differ, values that are no numbers.
+    Errors: ValueError for fewer than 4 patients left out or 8 held out, shapes that differ, values that are no numbers.
 
     >>> rng = np.random.default_rng(0)
     >>> left_out_test(rng.random((2, 40)), rng.random((2, 60))).p_value > 0.05
@@ -115,8 +116,8 @@ def left_out_test(left: Any, held: Any, *, share: float = 0.05) -> LeftOut:
     if near.ndim != 2 or far.ndim != 2 or len(near) != len(far):
         raise ValueError(f"distances are (e, a) and (e, h), got {near.shape} and {far.shape}")
     count, others = near.shape[1], far.shape[1]
-    if min(count, others) < LEAST_PATIENTS:
-        raise ValueError(f"{count} patients left out and {others} held out; a left-out control needs 8 of each")
+    if count < LEAST_LEFT_OUT or others < LEAST_PATIENTS:
+        raise ValueError(f"{count} patients left out and {others} held out; a left-out control needs 4 and 8")
     pool = np.concatenate([near, far], axis=1)
     if not np.isfinite(pool).all():
         raise ValueError("distances hold NaN or infinity; drop those volumes first")

@@ -84,7 +84,7 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         absent |= missing
         folds.append(Fold(evidence, evidence.features(tell), plants, distances, _losses(evidence, tell)))
     names = [name for name in folds[0].distances if all(name in fold.distances for fold in folds)]
-    design = design_of(folds, names[0], seed=seed)
+    design = design_of(folds, names, seed=seed)
     view = view_of(folds, names, everything(folds), options, seed=seed)
     allowed = all(evidence.real_masks_allowed for evidence in evidences)
     dropped, after = _dropped(view, options)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.functional.blind_gate import LEAST_PATIENTS, whitened
+from evaluation.functional.blind_gate import LEAST_LEFT_OUT, LEAST_PATIENTS, whitened
 from evaluation.privacy.plants import Planted
 from evaluation.privacy.search import CELLS, Likeness, References, cell_grid, cells
 from synth.rng import numpy_rng
@@ -62,7 +62,7 @@ def leave_out(evidence: Evidence) -> Apart:
     rng = numpy_rng(evidence.seed, "left-out control")
     train, held = (_one_each(side, rng) for side in (evidence.training, evidence.holdout))
     gone = [list(train)[i] for i in rng.permutation(len(train))[: len(train) // 2]]
-    if min(len(gone), len(held)) < LEAST_PATIENTS:
+    if len(gone) < LEAST_LEFT_OUT or len(held) < LEAST_PATIENTS:
         return Apart((), (), ())
     rest = tuple(i for i, item in enumerate(evidence.training) if item.whose not in set(gone))
     return Apart(tuple(train[one] for one in gone), rest, tuple(held.values()))

@@ -43,11 +43,11 @@ def figures_of(folds: Sequence[Fold], view: View, design: Design, options: Optio
     figures["negative_control"] = Figure(
         check.rate, check.patients, None, "false rate at 5 % on halves of the hold-out", check.interval, floor=0.05
     )
-    left = design.left_out
-    if left is None:
+    if design.left_out is None:
         absent["left_out_control"] = design.no_left
     else:
-        unit = "of training patients left out, told from hold-out; the interval is what chance gives"
+        name, left = design.left_out
+        unit = f"of training patients left out told from hold-out by {name}; the interval is what chance gives"
         figures["left_out_control"] = Figure(
             left.rate, sum(left.patients), None, unit, left.interval, left.expected, left.p_value
         )
@@ -63,7 +63,8 @@ def figures_of(folds: Sequence[Fold], view: View, design: Design, options: Optio
 
 def _add_copies(figures: dict[str, Figure], absent: Absent, view: View, options: Options) -> None:
     together = ("copy_test", view.test, f"over {', '.join(view.copies)} together")
-    for key, test, by in (together, *((f"copy_test.{name}", one, f"by {name} alone") for name, one in view.copies.items())):
+    alone = [(f"copy_test.{name}", test, f"by {name} alone") for name, test in view.copies.items()]
+    for key, test, by in (together, *alone):
         if not test.decidable and not len(test.flagged):
             absent[key] = test.note
             continue

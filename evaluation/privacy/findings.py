@@ -54,7 +54,8 @@ class Design:
 
     twins      hold-out volumes that are training volumes: the same voxels, or as near as planted copies
     control    negative control of the first embedding
-    gates      one a fold; empty where they could not be computed, and why; `left` likewise, the left-out controls
+    gates      one a fold; empty where they could not be computed, and why
+    left       left-out controls, by what each is near; likewise
     """
 
     training: int
@@ -64,7 +65,7 @@ class Design:
     control: Control
     gates: tuple[BlindGate, ...]
     no_gate: str
-    left: tuple[LeftOut, ...]
+    left: tuple[tuple[str, LeftOut], ...]
     no_left: str
     weights: Membership | None
     no_weights: str
@@ -82,14 +83,15 @@ class Design:
         return any(gate.p_value * len(self.gates) <= 0.025 for gate in self.gates)
 
     @property
-    def left_out(self) -> LeftOut | None:
-        """The left-out control of the fold that chance explains least."""
-        return min(self.left, key=lambda one: one.p_value, default=None)
+    def left_out(self) -> tuple[str, LeftOut] | None:
+        """The left-out control that chance explains least."""
+        return min(self.left, key=lambda one: one[1].p_value, default=None)
 
     @property
     def uneven(self) -> bool:
-        """True where training patients left out and hold-out patients are not equally near to the rest (5 %)."""
-        return any(one.p_value * len(self.left) <= 0.05 for one in self.left)
+        """True where training patients left out and hold-out patients are not equally near to the rest of training, at
+        5 % over all controls (Bonferroni)."""
+        return any(one.p_value * len(self.left) <= 0.05 for _, one in self.left)
 
 
 @dataclass(frozen=True)
@@ -162,15 +164,15 @@ def _tried(act: Callable[[], Found]) -> tuple[Found | None, str]:
         return None, str(error)
 
 
-def design_of(folds: Sequence[Fold], first: str, *, seed: int) -> Design:
-    """Return what holds whatever the samples are; `first` is the embedding that drops."""
-    twins = 0
+def design_of(folds: Sequence[Fold], names: Sequence[str], *, seed: int) -> Design:
+    """Return what holds whatever the samples are, twins and the negative control by the first of the embeddings."""
+    first, twins = names[0], 0
     for fold in folds:
         same = checks.same_voxels(fold.evidence.holdout, fold.evidence.training)
         near = checks.near_duplicates(fold.distances[first].control, fold.distances[first].planted)
         twins += len({*same, *near})
     found, no_gate = _tried(lambda: gates(folds, seed=seed))
-    left, no_left = _tried(lambda: left_outs(folds, list(folds[0].distances)))
+    left, no_left = _tried(lambda: left_outs(folds, names))
     weights, no_weights = None, "denoising losses were not handed over (give the model)"
     if all(fold.losses is not None for fold in folds):
         weights, no_weights = _tried(lambda: white_box(folds, seed=seed))

@@ -128,14 +128,19 @@ def gates(folds: Sequence[Fold], *, seed: int) -> list[BlindGate]:
     ]
 
 
-def left_outs(folds: Sequence[Fold], names: Sequence[str]) -> list[LeftOut]:
-    """Return the left-out control of each fold. Errors: ValueError for too few patients."""
+def left_outs(folds: Sequence[Fold], names: Sequence[str]) -> list[tuple[str, LeftOut]]:
+    """Return the left-out controls of each fold, by each embedding and by all together; ValueError for too few."""
+    sets = [[name] for name in names] + ([list(names)] if len(names) > 1 else [])
     return [
-        left_out_test(
-            np.stack([fold.distances[name].left for name in names]),
-            np.stack([fold.distances[name].left_control for name in names]),
+        (
+            some[0] if len(some) == 1 else "all embeddings",
+            left_out_test(
+                np.stack([fold.distances[name].left for name in some]),
+                np.stack([fold.distances[name].left_control for name in some]),
+            ),
         )
         for fold in folds
+        for some in sets
     ]
 
 

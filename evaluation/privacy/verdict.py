@@ -93,13 +93,14 @@ def _invalid(design: Design) -> list[str]:
             f"training and hold-out are told apart without any generator (AUC {gate.auc:.2f}, 95 % interval "
             f"{gate.interval[0]:.2f} to {gate.interval[1]:.2f}); split the same population at random"
         )
-    left = design.left_out
-    if left is None and gate is not None:
+    if design.left_out is None and gate is not None:
         out.append(f"no training patients could be left out as a control ({design.no_left})")
-    elif left is not None and design.uneven:
+    elif design.left_out is not None and design.uneven:
+        name, left = design.left_out
+        low, high = (_percent(rate) for rate in left.interval)
         out.append(
-            f"{_percent(left.rate)} of training patients left out are told from hold-out at {_percent(left.expected)} "
-            f"(chance gives {_percent(left.interval[0])} to {_percent(left.interval[1])}): the two are not one population"
+            f"{_percent(left.rate)} of training patients left out are told from hold-out by {name} at "
+            f"{_percent(left.expected)} (chance gives {low} to {high}): training and hold-out are not one population"
         )
     if not design.control.ok:
         out.append(f"the negative control flags {_percent(design.control.rate)} at 5 %")

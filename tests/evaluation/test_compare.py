@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare import compare
+from evaluation.page import page
 from evaluation.report import Figure, Report
 from synth.errors import DataError
 
@@ -26,6 +27,16 @@ def test_differences_are_of_b_less_a_with_their_direction() -> None:
     assert compare(report(2.0, (1.7, 2.4)), report(1.0, (0.9, 1.1))).rows[0].better is True
     assert compare(report(1.0), report(1.1)).rows[0].better is None
     assert compare(report(1.0), report(2.0, None)).rows[0].interval is None
+
+
+def test_a_control_is_better_neither_way() -> None:
+    sides = []
+    for value in (0.5, 0.9):
+        made = Report("phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, None, "AUC", (value, value + 0.1))})
+        assert "near its floor" in page(made, with_real=False)
+        sides.append(json.loads(json.dumps(made.plain())))
+    (row,) = compare(*sides).rows
+    assert row.direction is None and row.better is None and row.interval is not None and row.interval[0] > 0
 
 
 def test_the_interval_covers_the_difference_of_means() -> None:
