@@ -112,7 +112,7 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         flagged=tuple(cases[index] for index in dropped),
         p_values=tuple(zip(cases, view.test.p_values.tolist(), strict=True)),
         exposure=tuple(exposures(folds, names[0])),
-        notes=_notes(evidences, view, allowed=allowed),
+        notes=_notes(evidences, view, allowed=allowed, unjudged=bool(dropped) and second is None),
         nearest=_nearest(folds, names[0]),
     )
 
@@ -172,8 +172,10 @@ def _without(view: View, dropped: Sequence[int]) -> list[np.ndarray]:
     return np.split(whole, np.cumsum([len(keep) for keep in view.kept])[:-1])
 
 
-def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool) -> tuple[str, ...]:
+def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool, unjudged: bool) -> tuple[str, ...]:
     out = []
+    if unjudged:
+        out.append("what is left without the flagged samples is not judged: no sample or no other embedding is left")
     held = {one for evidence in evidences for one in (item.whose for item in evidence.holdout)}
     if view.lag > 0.8 and len(held) >= _TELLING:
         out.append(

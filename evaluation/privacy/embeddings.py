@@ -73,9 +73,7 @@ def _one_each(items: Sequence[Judged], rng: np.random.Generator) -> dict[str, in
     return {items[i].whose: int(i) for i in rng.permutation(len(items))}
 
 
-def by_pose(
-    evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, tell: Tell, apart: Apart
-) -> Distances:
+def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, tell: Tell, apart: Apart) -> Distances:
     """Return distances of images by correlation, or of labels by Dice, in the best pose.
 
     Errors: ValueError where a volume has fewer voxels along an axis than the first sample has cells.

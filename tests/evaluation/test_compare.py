@@ -32,7 +32,9 @@ def test_differences_are_of_b_less_a_with_their_direction() -> None:
 def test_a_control_is_better_neither_way() -> None:
     sides = []
     for value in (0.5, 0.9):
-        made = Report("phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, None, "AUC", (value, value + 0.1))})
+        made = Report(
+            "phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, None, "AUC", (value, value + 0.1))}
+        )
         assert "near its floor" in page(made, with_real=False)
         sides.append(json.loads(json.dumps(made.plain())))
     (row,) = compare(*sides).rows

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ NAMED = re.compile(r"meier|schulze|visit", re.IGNORECASE)
 
 
 def patients(side: str, name: str, count: int) -> list[Judged]:
-    return [replace(item, case=f"visit_{name}_{i}", patient=f"{name}_{i}") for i, item in enumerate(volumes(side, count))]
+    found = enumerate(volumes(side, count))
+    return [replace(item, case=f"visit_{name}_{i}", patient=f"{name}_{i}") for i, item in found]
 
 
-def named(made: list[Judged], **more: object) -> Evidence:
-    return Evidence(made, patients("t", "meier", 12), patients("h", "schulze", 12), "pictures", **more)  # pyright: ignore[reportArgumentType]
+def named(made: list[Judged], **more: Any) -> Evidence:
+    return Evidence(made, patients("t", "meier", 12), patients("h", "schulze", 12), "pictures", **more)
 
 
 def odd() -> Judged:
@@ -34,7 +36,10 @@ def odd() -> Judged:
 
 CASES = {
     "copies": lambda: named(
-        [*volumes("s", 8), *(replace(one.item, case=f"c{i}") for i, one in enumerate(plant(patients("t", "meier", 12), 6)))]
+        [
+            *volumes("s", 8),
+            *(replace(one.item, case=f"c{one.source}", patient="") for one in plant(patients("t", "meier", 12), 6)),
+        ]
     ),
     "other grids": lambda: named([*volumes("s", 8), odd()]),
     "weights": lambda: named(
