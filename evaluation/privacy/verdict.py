@@ -115,12 +115,8 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
         out.append(f"no set-level test ({view.absent.get('set_level', '')})")
     if least is None or least > options.decide_at:
         small = "no copy rate" if least is None else f"no copy rate below {_percent(least)}"
-        if view.reach.seen < 0.5:
-            out.append(f"{small} is seen with 80 % power: planted copies are not told from other patients")
-        else:
-            out.append(
-                f"{small} is seen with 80 % power, {_percent(options.decide_at)} is asked for: {_more(view, design)}"
-            )
+        asked = _percent(options.decide_at)
+        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design)}")
     found = view.membership
     if found is None:
         return [*out, f"no membership test ({view.absent.get('membership', '')})"]
@@ -139,8 +135,8 @@ def _more(view: View, design: Design) -> str:
     if needed is not None and needed.samples is not None:
         ways.append(f"{needed.samples} samples (here {view.n})")
     if ways:
-        return f"about {' or '.join(ways)} would decide, by simulation with the planted copies"
-    return "no n in reach would decide, as too many planted copies are not told from other patients"
+        return f"about {' or '.join(ways)} would show it, by simulation with the planted copies"
+    return "no n in reach would show it, planted copies are not told from other patients"
 
 
 def _claim_doubt(found: Membership, options: Options) -> str:
@@ -171,7 +167,7 @@ def _membership_words(found: Membership | None) -> list[str]:
             f"at {_percent(rate)} false positives {_percent(claim.tpr)} of members are found "
             f"({_percent(low)} to {_percent(high)})"
         )
-    return out + [f"not claimed: {why}" for rate, why in found.refused.items() if rate == 0.01]
+    return out
 
 
 def _said(word: str, threat: str, reasons: list[str], told: str) -> str:

@@ -15,13 +15,18 @@ from scipy import ndimage
 from evaluation import audit, pool
 from evaluation.evidence import Bench, Evidence, Features, Judged
 from evaluation.functional import conformal_p_values
+from evaluation.functional.blind_gate import BlindGate, LeftOut
+from evaluation.functional.membership import membership_test
 from evaluation.judge import judge
 from evaluation.privacy.audit import Audit
 from evaluation.privacy.checks import shows_a_face
 from evaluation.privacy.embeddings import Apart, by_features
-from evaluation.privacy.findings import Options
+from evaluation.privacy.findings import Design, Options
 from evaluation.privacy.plants import DISGUISES, RMS_VOXELS, plant
+from evaluation.privacy.power import Control
 from evaluation.privacy.search import References, cell_grid, cells, rotations
+from evaluation.privacy.verdict import weights_verdict
+from evaluation.report import Verdict
 from synth.errors import DataError
 from synth.rng import numpy_rng
 
@@ -72,6 +77,7 @@ def test_a_set_that_copies_nobody_is_not_accused(clean: Audit) -> None:
     assert clean.weights.ok is None and "give the model" in clean.weights.why
     assert "299 can" in clean.not_computed["mia_tpr_1"] and "mia_tpr_01" in clean.not_computed
     assert not set(clean.figures) & set(clean.not_computed)
+    assert "at most 3 % of members found at 1 % false positives is asked for, it cannot be claimed" in clean.images.why
 
 
 def test_the_controls_run_with_every_audit(clean: Audit) -> None:
@@ -132,12 +138,37 @@ def test_images_and_weights_pass_only_where_members_found_are_bounded() -> None:
     assert found.images.ok is True, found.images.why
     assert found.weights.ok is True, found.weights.why
     assert found.figures["copy_rate_bound"].value <= 0.05
-    assert "not claimed" not in found.images.why and found.figures["weights_tpr_1"].n == 300
-    asked = audit(whole, options=QUICK)
-    for verdict in (asked.images, asked.weights):
-        assert verdict.ok is None, verdict.why
-        assert "at most 3 % of members found at 1 % false positives is asked for" in verdict.why
-        assert "about 1270 training and as many other patients would" in verdict.why
+    assert found.figures["weights_tpr_1"].n == 300
+
+
+def test_a_verdict_on_weights_follows_the_interval_of_members_found() -> None:
+    rng = numpy_rng("members of a verdict")
+    members, others = rng.random(300), rng.random(310)
+    few = np.where(np.arange(300) < 30, 2.0, members)
+
+    def verdict(scores: np.ndarray, non_members: np.ndarray, **asked: float) -> Verdict:
+        gate, left = BlindGate(0.5, (0.4, 0.6), True, 0.5, (300, 310)), LeftOut(0.05, 0.05, (0, 0.1), 1.0, (150, 310))
+        design = Design(
+            training=300,
+            holdout=310,
+            folds=1,
+            twins=0,
+            control=Control(0.05, (0.03, 0.07), 310),
+            gates=(gate,),
+            no_gate="",
+            left=(("features", left),),
+            no_left="",
+            weights=membership_test(scores, non_members),
+            no_weights="",
+        )
+        return weights_verdict(design, Options(**asked), images=Verdict(None, ""))  # pyright: ignore[reportArgumentType]
+
+    bounded = verdict(members, others)
+    assert bounded.ok is None and "% only with 300 and 310 patients; about 1270 training" in bounded.why
+    refused = verdict(members, others[:200])
+    assert refused.ok is None and "it cannot be claimed with 300 and 200 patients" in refused.why
+    assert verdict(members, others, tpr_at_most=0.2).ok is True
+    assert verdict(few, np.concatenate([others] * 2)).ok is False, "a tenth of members is found, whatever the AUC"
 
 
 def test_weights_that_saw_all_hold_out_patients_are_undecidable() -> None:
