@@ -112,9 +112,7 @@ def _ranks(n: int, rate: float) -> tuple[int, int]:
 
     P(Beta(r, n - r + 1) <= a) = P(Binomial(n, a) >= r).
     """
-    strict = int(binom.ppf(0.025, n, rate))
-    strict -= strict > 0 and binom.sf(strict - 1, n, rate) < 0.975
-    return strict, int(binom.ppf(0.975, n, rate)) + 1
+    return int(binom.ppf(0.025, n, rate)), int(binom.ppf(0.975, n, rate)) + 1
 
 
 @lru_cache
