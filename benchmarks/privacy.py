@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from evaluation.features import features
+from scipy.stats import norm
 
 from evaluation import functional as F
 from evaluation.evidence import Judged
-from evaluation.functional.privacy import copy_test_of_distances, nearest_distances
+from evaluation.extractors import radiomics_extractor
+from evaluation.functional.privacy import copy_rate_bound, copy_test_of_distances, nearest_distances
 from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.plants import DISGUISES, plant
 from evaluation.privacy.search import References, cell_grid, cells
@@ -146,6 +147,37 @@ def gate_and_membership(repeats: int, bar: Progress) -> dict[str, object]:
     return {"blind_gate_passes_fair_designs": rate(passed), "null_auc_interval_covers": rate(covered)}
 
 
+def bounds(repeats: int, bar: Progress) -> dict[str, object]:
+    """Return how often the bound of the copy rate and the interval of members found cover, and how wide they are."""
+    out: dict[str, object] = {}
+    for holdout, n, share in ((60, 100, 0.0), (200, 200, 0.0), (200, 200, 0.05), (400, 400, 0.05), (400, 400, 0.2)):
+        covered, width = [], []
+        for run in range(repeats):
+            rng = numpy_rng("benchmark bound", holdout, n, round(100 * share), run)
+            near = [np.where(rng.random(k) < 0.95, 0.0005 * rng.random(k), rng.random(k)) for k in (n, 24)]
+            found = np.where(rng.random(n) < share, near[0], rng.random(n))
+            control = rng.random(holdout)
+            p, planted = (F.conformal_p_values(one, control) for one in (found, near[1]))
+            bound = copy_rate_bound(p, planted, holdout=holdout)
+            width.append(1.0 if bound is None else bound)
+            covered.append(width[-1] >= share)
+            bar.advance()
+        name = f"copy rate {100 * share:g} %, {holdout} held out, {n} samples"
+        out[name] = {**rate(covered), "median_bound": round(float(np.median(width)), 4)}
+    for members, others, shift in ((300, 400, 0.0), (300, 400, 1.5), (1000, 1000, 0.0), (1000, 1000, 1.5)):
+        truth, covered, width = float(norm.sf(norm.isf(0.01) - shift)), [], []
+        for run in range(repeats):
+            rng = numpy_rng("benchmark members", members, others, round(10 * shift), run)
+            test = F.membership_test(rng.normal(size=members) + shift, rng.normal(size=others), rates=[0.01])
+            low, high = test.claims[0.01].interval
+            covered.append(low <= truth <= high)
+            width.append(high)
+            bar.advance()
+        name = f"TPR {truth:.3f} at 1 % FPR, {members} members, {others} others"
+        out[name] = {**rate(covered), "median_upper_end": round(float(np.median(width)), 4)}
+    return out
+
+
 def cohort(options: Options, bar: Progress) -> dict[str, object]:
     """Return what is found of copies of cohort volumes, each disguise by itself, and how far subjects lie apart."""
     assert options.data is not None
@@ -198,12 +230,12 @@ def cohort_gates(options: Options, bar: Progress) -> dict[str, object]:
     assert options.data is not None
     prepared = Prepared.load(options.data)
     items = list(real_set(prepared, prepared.cases[: options.gate_subjects]))
-    labels = len(prepared.schema.labels)
+    labels, spacing, features = len(prepared.schema.labels), prepared.schema.spacing_mm, radiomics_extractor()
     out: dict[str, object] = {}
-    plain = np.stack([features(item.image, item.mask, labels=labels) for item in items])
+    plain = np.stack([features(item.image, item.mask, labels=labels, spacing_mm=spacing) for item in items])
     for name, shift in SHIFTS.items():
         moved = [replace(item, image=shift(np.asarray(item.image, dtype=np.float64))) for item in items]
-        shifted = np.stack([features(item.image, item.mask, labels=labels) for item in moved])
+        shifted = np.stack([features(item.image, item.mask, labels=labels, spacing_mm=spacing) for item in moved])
         caught = []
         for run in range(options.gates):
             order = numpy_rng("benchmark gates", run).permutation(len(items))
@@ -228,11 +260,12 @@ def main(options: Options) -> None:
         "environment": {"processor": platform.machine(), "numpy": np.__version__},
         "repeats": n,
     }
-    with progress("simulated", (len(SIZES) + 1 + 8 + 1) * n) as bar:
+    with progress("simulated", (len(SIZES) + 1 + 8 + 1 + 9) * n) as bar:
         result["copy_test"] = copy_test_sizes(n, bar)
         result["planted_5_percent_at_400"] = planted_features(n, bar)
         result["set_level"] = set_level(n, bar)
         result |= gate_and_membership(n, bar)
+        result["bounds_cover"] = bounds(n, bar)
     if options.data is not None:
         with progress("cohort", options.holdout + 2 * options.samples + len(SHIFTS) * options.gates) as bar:
             result["cohort"] = cohort(options, bar)

@@ -25,7 +25,7 @@ class Difference:
     difference: float
     interval: tuple[float, float] | None
     better: bool | None
-    direction: str
+    direction: str | None
     unit: str
 
 

@@ -89,6 +89,7 @@ class Evidence:
     loss         denoising losses of a volume under the generator's weights, one number or one a noise level; None
                  where the weights are not judged
     real_masks_allowed   masks of real patients in the set are no reason to fail
+    selection    hold-out patients that chose the checkpoint: seen by the weights, if not trained on
     unaudited    why privacy cannot be judged: `training` is real, but not known to be what trained the generator
     """
 
@@ -106,6 +107,7 @@ class Evidence:
     measuring: Measuring | None = None
     loss: Callable[[Judged], Any] | None = None
     real_masks_allowed: bool = False
+    selection: frozenset[str] = frozenset()
     unaudited: str = ""
     utility: "Sequence[UtilityScores]" = ()
 
@@ -120,6 +122,11 @@ class Evidence:
     def windows(self) -> tuple[tuple[float, float], ...]:
         """Return per channel the native values that mapped 0 and 1 stand for; of percentiles the population's."""
         return tuple((rule.low, rule.high) for rule in self.intensities)
+
+    @property
+    def outsiders(self) -> list[Judged]:
+        """Return the hold-out volumes of patients with no part in training."""
+        return [item for item in self.holdout if item.whose not in self.selection]
 
     def features(self, tell: Tell) -> "Features":
         """Return the features of every volume; measured once."""

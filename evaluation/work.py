@@ -6,7 +6,7 @@ Knows what each section measures of which side, and measures nothing.
 from collections.abc import Collection, Mapping
 
 from evaluation.evidence import Evidence
-from evaluation.privacy.embeddings import no_masks
+from evaluation.privacy.embeddings import leave_out, no_masks
 from evaluation.privacy.findings import Options
 from evaluation.sections import SECTIONS, SEGMENTING
 from evaluation.sections.artefact import learnable, trials_of
@@ -67,6 +67,7 @@ def _audited(evidence: Evidence) -> int:
     if not _can_be_audited(evidence):
         return 0
     plants = Options().plants
-    posed = len(evidence.synthetic) + len(evidence.holdout) + plants
-    losses = len(evidence.training) + len(evidence.holdout) if evidence.loss is not None else 0
+    posed = len(evidence.synthetic) + len(evidence.holdout) + plants + len(leave_out(evidence).left)
+    outside = len(evidence.outsiders) if evidence.loss is not None else 0
+    losses = len(evidence.training) + outside if outside else 0
     return plants + posed * (1 if no_masks(evidence) else 2) + losses

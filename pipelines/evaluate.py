@@ -99,7 +99,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         from evaluation.sections import SEGMENTING
         from pipelines.evidence import real_set, synthetic_set
         from pipelines.judges import class_attribute, find_bench
-        from pipelines.whitebox import denoising_losses, model_of_set
+        from pipelines.whitebox import denoising_losses, model_of_set, selection
 
         schema = prepared.schema
         features = self.feature_settings(self.out, schema.spacing_mm)
@@ -126,6 +126,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             seed=self.seed,
             loss=loss,
             real_masks_allowed=self.allow_real_masks,
+            selection=selection(prepared, seen, prepared_before=self.data is not None),
             unaudited=unaudited,
             utility=scores,
             **features,
@@ -151,7 +152,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
                     prepared, steps=self.judge_steps, seed=self.seed, report=lambda done, *_: bar.advance(done)
                 )
         except DataError as error:
-            return Bench(why_not=str(error))
+            return Bench(why_not=error.unnamed)
         seen = Seen.of(prepared, seed=self.seed).trained()
         if self.save_judge is not None:
             keep_judge(model, self.save_judge, facts, seen)
@@ -186,7 +187,7 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None", *, p
     if chose and any(name.startswith("privacy.") for name in report.metrics):
         report.notes.append(
             f"{chose} of the {len(prepared.held_out)} held-out cases chose the checkpoint of a model trained here: the "
-            "privacy audit takes them for unseen"
+            "audit of the images takes them for unseen, that of the weights leaves them out"
         )
     if seen is None:
         report.notes.append("whom the model was trained on is not recorded with the set: judged as claimed")

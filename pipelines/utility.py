@@ -98,7 +98,7 @@ class UtilityOptions:
         except DataError as error:
             if self.export_arms is not None:
                 raise
-            return [UtilityScores(config, (), why_not=str(error)) for config in configs]
+            return [UtilityScores(config, (), why_not=error.unnamed) for config in configs]
         if self.export_arms is not None and self.native is not None:
             from pipelines.nnunet_arms import export_arms
 
@@ -176,7 +176,7 @@ def run_experiment(
     try:
         check(volumes, config)
     except DataError as error:
-        return UtilityScores(config, (), why_not=str(error))
+        return UtilityScores(config, (), why_not=error.unnamed)
     digest, jobs = digest_of(volumes, config), config.jobs()
     place = folder / digest
     todo = [number for number, job in enumerate(jobs) if read_result(job, place, digest=digest) is None]

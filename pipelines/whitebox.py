@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from evaluation.evidence import Judged
+    from synth.data.prepared import Prepared
     from synth.data.schema import Schema
+    from synth.data.seen import Seen
     from synth.model import PartModel
 
 TIMES = 8
@@ -63,6 +65,15 @@ def model_of_set(folder: Path) -> str | None:
 
     known = {str(row["model"]["sha256"]) for row in manifest_rows(folder)}
     return known.pop() if len(known) == 1 else None
+
+
+def selection(prepared: "Prepared", seen: "Seen | None", *, prepared_before: bool) -> frozenset[str]:
+    """Return the held-out patients that chose the checkpoint: they are no non-members of the weights.
+
+    Those that the set's model says it saw, and, where `synth prepare` made the sides before, those of the hold-out.
+    """
+    told = [case.patient for case in prepared.held_out if seen is not None and seen.has(prepared.digest(case))]
+    return frozenset([*told, *(case.patient for case in prepared.split("holdout") if prepared_before)])
 
 
 def _numbering(schema: "Schema", own: "Schema") -> "np.ndarray":

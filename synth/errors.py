@@ -10,7 +10,14 @@ from collections.abc import Iterable
 
 
 class SynthError(ValueError):
-    """Input the user can correct; the message says what, where and the mend."""
+    """Input the user can correct; the message says what, where and the mend.
+
+    unnamed   the same without names of patients or cases, for what may leave the house; by default the message
+    """
+
+    def __init__(self, message: str = "", *, unnamed: str = "") -> None:
+        super().__init__(message)
+        self.unnamed = unnamed or message
 
 
 class ConfigError(SynthError):

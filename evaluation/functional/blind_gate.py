@@ -1,4 +1,4 @@
-"""Whether training and hold-out volumes could be told apart without any generator. Knows features only.
+"""Whether training and hold-out volumes could be told apart without any generator. Knows features and distances.
 
 Where they can, a member is recognised by how its scan looks, and no privacy figure says anything about a generator
 (blind baselines: Das, Zhang & Tramer 2024, arXiv 2406.16201).
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import betabinom, rankdata
 
 from evaluation.functional.arrays import array
 from evaluation.functional.privacy import patient_index
 from synth.rng import numpy_rng
 
 LEAST_PATIENTS = 8
+LEAST_LEFT_OUT = 4
 _RIDGE = 0.3
 
 
@@ -77,6 +78,60 @@ def blind_gate(
     interval = (max(0.0, auc - high + 0.5), min(1.0, auc - low + 0.5))
     p = (1 + (null >= auc - 1e-12).sum()) / (permutations + 1)
     return BlindGate(auc, interval, interval[0] <= 0.5 <= interval[1], float(p), (counts[0], counts[1]))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many training patients left out lie nearer to the other ones than hold-out patients do, and whether chance
+    explains it.
+
+    rate, expected   of those left out below the threshold, and what exchangeable patients give
+    interval         the rates that 95 % of exchangeable cohorts of this size give
+    patients         left out, and held out
+    """
+
+    rate: float
+    expected: float
+    interval: tuple[float, float]
+    p_value: float
+    patients: tuple[int, int]
+
+
+def left_out_test(left: Any, held: Any, *, share: float = 0.05) -> LeftOut:
+    """Test whether training patients left out (e, a) and hold-out patients (e, h) are equally far from the rest of
+    training, by their distances in e embeddings, one volume a patient.
+
+    Both sides are ranked in one pool, in every embedding; a volume's score is its best rank, ties by its distance there
+    over the pool's median. N of those left out lie below the m-th score of hold-out patients, m = share (h + 1): where
+    patients are exchangeable N is beta-binomial (a, m, h - m + 1) whatever the distances are; two-sided.
+    Errors: ValueError for fewer than 4 patients left out or 8 held out, shapes that differ, values that are no numbers.
+
+    >>> rng = np.random.default_rng(0)
+    >>> left_out_test(rng.random((2, 40)), rng.random((2, 60))).p_value > 0.05
+    True
+    >>> left_out_test(rng.random((1, 40)), 1 + rng.random((1, 60))).p_value < 0.001
+    True
+    """
+    near, far = array(left), array(held)
+    if near.ndim != 2 or far.ndim != 2 or len(near) != len(far):
+        raise ValueError(f"distances are (e, a) and (e, h), got {near.shape} and {far.shape}")
+    count, others = near.shape[1], far.shape[1]
+    if count < LEAST_LEFT_OUT or others < LEAST_PATIENTS:
+        raise ValueError(f"{count} patients left out and {others} held out; a left-out control needs 4 and 8")
+    pool = np.concatenate([near, far], axis=1)
+    if not np.isfinite(pool).all():
+        raise ValueError("distances hold NaN or infinity; drop those volumes first")
+    ranks = rankdata(pool, method="max", axis=1)
+    best = ranks.min(axis=0)
+    ties = np.where(ranks == best, pool / np.maximum(np.median(pool, axis=1, keepdims=True), 1e-12), np.inf).min(axis=0)
+    score = np.empty(pool.shape[1])
+    score[np.lexsort((ties, best))] = np.arange(pool.shape[1])
+    m = max(1, int(share * (others + 1)))
+    hits = int((score[:count] < np.sort(score[count:])[m - 1]).sum())
+    law = betabinom(count, m, others - m + 1)
+    p = min(1.0, 2 * min(float(law.cdf(hits)), float(law.sf(hits - 1))))
+    low, high = (float(law.ppf(tail)) / count for tail in (0.025, 0.975))
+    return LeftOut(hits / count, m / (others + 1), (low, high), p, (count, others))
 
 
 def whitened(rows: np.ndarray, dims: int, of: np.ndarray | None = None) -> np.ndarray:

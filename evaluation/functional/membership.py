@@ -2,12 +2,13 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
-from scipy.stats import norm, rankdata
+from scipy.stats import betabinom, binom, norm, rankdata
 
 from evaluation.functional.arrays import array
 from evaluation.functional.blind_gate import whitened
@@ -16,11 +17,13 @@ from evaluation.functional.statistics import clopper_pearson
 
 RATES = (0.01, 0.001)
 _FEW = 8
+_MOST_MEMBERS = 100_000
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The share of members found while `fpr` of non-members are taken for members, with its 95 % interval."""
+    """The share of members found while `fpr` of non-members are taken for members, and the ends of its interval, which
+    hold at 95 % each: the threshold is not known, but drawn with the non-members."""
 
     fpr: float
     tpr: float
@@ -66,7 +69,10 @@ def membership_test(
     """Return how scores (m,), (n,), higher for likelier members, tell members from non-members.
 
     A patient's score is the mean of his volumes'. TPR at FPR a: the share of members above all but floor(a n)
-    non-members (Carlini et al. 2022), with its Clopper-Pearson interval; refused where n non-members cannot certify a.
+    non-members (Carlini et al. 2022); refused where n non-members cannot certify a at 95 %. Its interval is joint: the
+    share above the r-th largest non-member has the law Beta(r, n - r + 1), so that the loosest threshold whose true
+    rate is at least a, and the strictest whose rate is at most a, are certain to 97.5 %; the ends are Clopper-Pearson's
+    (97.5 %) of the members there. The lower end is 0 where even the largest non-member certifies no rate that low.
     AUC with the interval of Newcombe 2006 (method 5), which keeps its width at 0 and 1.
     Errors: ValueError for an empty side or scores that are no numbers.
     """
@@ -80,21 +86,60 @@ def membership_test(
         if len(outside) >= least:
             claims[rate] = _claim(inside, outside, rate)
             continue
-        own = 1 - 0.05 ** (1 / len(outside))
-        found = _claim(inside, outside, 0.0)
+        found = _claim(inside, outside, rate)
         refused[rate] = (
-            f"{len(outside)} non-members cannot certify a false-positive rate of {100 * rate:g} %, {least} can; with "
-            f"no false positive (a rate of at most {100 * own:.2g} %) {100 * found.tpr:.3g} % of {len(inside)} members "
-            f"are found, 95 % interval {100 * found.interval[0]:.2g} to {100 * found.interval[1]:.2g} %"
+            f"{len(outside)} non-members cannot certify a false-positive rate of {100 * rate:g} %, {least} can; of "
+            f"{len(inside)} members at most {100 * found.interval[1]:.3g} % are found at it (95 %)"
         )
     return Membership(auc, auc_interval(auc, len(inside), len(outside)), len(inside), len(outside), claims, refused)
 
 
 def _claim(inside: np.ndarray, outside: np.ndarray, rate: float) -> Claim:
-    allowed = int(np.floor(rate * len(outside) + 1e-9))
-    threshold = np.sort(outside)[::-1][allowed]
-    hits = int((inside > threshold).sum())
-    return Claim(rate, hits / len(inside), clopper_pearson(hits, len(inside)))
+    falling, n, m = np.sort(outside)[::-1], len(outside), len(inside)
+    hits = int((inside > falling[int(np.floor(rate * n + 1e-9))]).sum())
+    low, high = 0, m
+    strict, loose = _ranks(n, rate)
+    if strict:
+        low = int((inside > falling[strict - 1]).sum())
+    if loose <= n:
+        high = int((inside >= falling[loose - 1]).sum())  # a tie may lie above a threshold between
+    return Claim(rate, hits / m, (clopper_pearson(low, m).low, clopper_pearson(high, m).high))
+
+
+def _ranks(n: int, rate: float) -> tuple[int, int]:
+    """Return the largest r whose r-th largest of n scores has a true rate of at most `rate` above it with 97.5 %, and
+    the smallest r with a rate of at least that; 0, or more than n, where there is none.
+
+    P(Beta(r, n - r + 1) <= a) = P(Binomial(n, a) >= r).
+    """
+    return int(binom.ppf(0.025, n, rate)), int(binom.ppf(0.975, n, rate)) + 1
+
+
+@lru_cache
+def members_needed(rate: float, at_most: float, power: float = 0.8) -> int | None:
+    """Return how many members, with as many non-members, bound what an attack that only guesses finds at false-positive
+    rate `rate` by `at_most`, with `power`, about; None where no number up to 100,000 does.
+
+    Of n members the hits above the r-th largest of n others follow a beta-binomial law (n, r, n - r + 1).
+
+    >>> members_needed(0.01, 0.03) > non_members_needed(0.01)
+    True
+    """
+
+    def enough(n: int) -> bool:
+        loose = _ranks(n, rate)[1]
+        most = int(np.searchsorted([clopper_pearson(k, n).high for k in range(int(at_most * n) + 1)], at_most, "right"))
+        return loose <= n and most > 0 and float(betabinom.cdf(most - 1, n, loose, n - loose + 1)) >= power
+
+    low, high = 0, non_members_needed(rate)
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > _MOST_MEMBERS:
+            return None
+    while high - low > max(1, high // 50):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _by_patient(scores: Any, patients: Sequence[Hashable] | None) -> np.ndarray:

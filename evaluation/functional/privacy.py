@@ -11,21 +11,28 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from evaluation.functional.arrays import array
+from evaluation.functional.statistics import clopper_pearson
 from synth.rng import numpy_rng
 
 Ties = Literal["conservative", "randomised"]
 _SHARE = 0.1
 _CHUNK = 256
+_MOST_HOLDOUT = 10_000
+_THRESHOLDS = (1, 4, 16)
 
 
 @dataclass(frozen=True, eq=False)
 class CopyTest:
-    """Conformal p-values (n,), indices flagged at false-discovery rate q, whether this data can decide, and why."""
+    """Conformal p-values (n,), indices flagged at false-discovery rate q, whether this data can flag, and why.
+
+    by   (n,) number of the embedding in which each sample is nearest; zeros where there is one
+    """
 
     p_values: np.ndarray
     flagged: np.ndarray
     decidable: bool
     note: str
+    by: np.ndarray
 
 
 def copy_test(
@@ -44,8 +51,8 @@ def copy_test(
     rows, so that neither size matters. p_i by `conformal_p_values`, then Benjamini-Hochberg at q, whose rate holds
     for conformal p-values (Bates et al. 2023).
     patients   whose each hold-out row is; without it each is its own patient's
-    Decidable when a tenth of the set being copies could be flagged: the smallest p is 1 / (g + 1) for g hold-out
-    patients, so k copies must be found at once, k >= n / (q (g + 1)).
+    Decidable when a tenth of the set being copies can be flagged at all: the smallest p is 1 / (g + 1) for g hold-out
+    patients, so k copies must be found at once, k >= n / (q (g + 1)); how often they are is `Mixtures`'.
     Errors: ValueError for an empty set, values that are no numbers, or q outside 0..1.
 
     >>> rng = np.random.default_rng(0)
@@ -68,19 +75,26 @@ def copy_test_of_distances(
     ties: Ties = "conservative",
     seed: int = 0,
 ) -> CopyTest:
-    """Test samples by `found` (n,), their distances to training, against `control` (h,), those of hold-out volumes."""
+    """Test samples by their distances to training (n,) against those of hold-out volumes (h,).
+
+    Several embeddings at once: (e, n) against (e, h), by `combined_p_values`, with one Benjamini-Hochberg.
+    """
     if not 0 < q < 1:
         raise ValueError(f"q is a rate between 0 and 1, got {q}")
-    p = conformal_p_values(found, control, patients=patients, ties=ties, seed=seed)
-    whose = len(control) if patients is None else len(set(patients))
+    if np.ndim(found) == 2:
+        p, by = combined_p_values(found, control, patients=patients)
+    else:
+        p = conformal_p_values(found, control, patients=patients, ties=ties, seed=seed)
+        by = np.zeros(len(p), dtype=np.int64)
+    whose = np.shape(control)[-1] if patients is None else len(set(patients))
     needed = copies_needed(len(p), whose, q=q)
     decidable = needed <= max(1, _SHARE * len(p))
     note = (
         f"{whose} hold-out {'volumes' if patients is None else 'patients'}: at q = {q:g} at least {needed} of {len(p)} "
         f"samples must be copies at once to be flagged"
-        f"{'' if decidable else f'; {patients_needed(_SHARE, q=q)} hold-out patients decide on a tenth of copies'}"
+        f"{'' if decidable else f'; a tenth of copies needs {patients_needed(_SHARE, q=q)} patients at least'}"
     )
-    return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note)
+    return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note, by)
 
 
 def nearest_distances(x: Any, y: Any) -> np.ndarray:
@@ -131,6 +145,99 @@ def conformal_p_values(
     return (nearer + drawn * (1.0 + as_near - nearer)) / (count + 1)
 
 
+def combined_p_values(
+    found: Any, control: Any, *, patients: Sequence[Hashable] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one conformal p-value a sample over several embeddings, and in which it is nearest: (n,), (n,).
+
+    Distances are (e, n) and (e, h). Sample and hold-out volumes are one pool; each is ranked in every embedding, its
+    score is its best rank, ties by its distance there over the pool's median:
+    p_i = (1 + sum_g mean_{j in g} 1[score_j <= score_i]) / (G + 1). The score is symmetric in the pool, so that
+    P(p <= a) <= a holds for one volume a patient whatever the embeddings share; a copy that any embedding sets apart
+    can reach 1 / (G + 1), where Bonferroni would leave e / (G + 1). A patient's own volumes count as one in his rank.
+    Errors: as `conformal_p_values`.
+
+    >>> p, by = combined_p_values([[0.1, 3.0], [2.0, 0.1]], [[1.0, 2.0, 4.0], [3.0, 1.0, 2.5]])
+    >>> p.tolist(), by.tolist()
+    ([0.25, 0.25], [0, 1])
+    """
+    s, c = array(found), array(control)
+    if s.ndim != 2 or c.ndim != 2 or len(s) != len(c) or not c.size:
+        raise ValueError(f"distances are (e, n) and (e, h) with h > 0, got {s.shape} and {c.shape}")
+    if not (np.isfinite(s).all() and np.isfinite(c).all()):
+        raise ValueError("distances hold NaN or infinity; drop those volumes first")
+    weights, count = patient_weights(c.shape[1], patients)
+    index = np.arange(c.shape[1]) if patients is None else patient_index(patients)
+    others = np.stack([_as_near(row, row, weights) - _own_as_near(row, index, weights) for row in c])
+    p, by = np.empty(s.shape[1]), np.empty(s.shape[1], dtype=np.int64)
+    for at in range(0, s.shape[1], _CHUNK):
+        part = s[:, at : at + _CHUNK]
+        own = np.round(1.0 + np.stack([_as_near(a, b, weights) for a, b in zip(part, c, strict=True)]), 9)
+        pool = np.round(1.0 + others[:, None] + (part[:, :, None] <= c[:, None]), 9)
+        scale = _pool_medians(part, c)
+        best, score = own.min(axis=0), pool.min(axis=0)
+        tie = np.where(own == best, part / scale, np.inf).min(axis=0)
+        ties = np.where(pool == score, c[:, None] / scale[:, :, None], np.inf).min(axis=0)
+        nearer = (score < best[:, None]) | ((score == best[:, None]) & (ties <= tie[:, None]))
+        p[at : at + _CHUNK] = (1.0 + nearer @ weights) / (count + 1)
+        by[at : at + _CHUNK] = (own == best).argmax(axis=0)
+    return p, by
+
+
+def _as_near(values: np.ndarray, control: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weight of the controls that lie as near as each value or nearer."""
+    order = np.argsort(control, kind="stable")
+    total = np.concatenate([[0.0], np.cumsum(weights[order])])
+    return total[np.searchsorted(control[order], values, side="right")]
+
+
+def _own_as_near(control: np.ndarray, index: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return for each control the weight of its own patient's volumes that lie as near, which count as 1 elsewhere."""
+    order = np.lexsort((control, index))
+    owner, values = index[order], control[order]
+    out = np.empty(len(control))
+    for rows in np.split(np.arange(len(order)), np.flatnonzero(np.diff(owner)) + 1):
+        out[order[rows]] = weights[order[rows]] * np.searchsorted(values[rows], values[rows], side="right")
+    return out
+
+
+def _pool_medians(found: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Return (e, n) the median of the controls (e, h) and one sample of (e, n)."""
+    ordered, half = np.sort(control, axis=1), control.shape[1] // 2
+    above = ordered[:, [half]] if half < control.shape[1] else np.inf
+    below = ordered[:, [half - 1]] if half else np.zeros((len(control), 1))
+    return np.maximum(np.clip(found, below, above), 1e-12)
+
+
+def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int) -> float | None:
+    """Return an upper 95 % bound of the rate of copies among the samples with `p_values` (n,); None: nothing bounds it.
+
+    planted   p-values (k,) of planted copies against the same hold-out: copies no better disguised than these
+    At a threshold t, P(p <= t) >= rate * seen, seen = P(p <= t | copy). Given the hold-out both are binomial, so that
+    rate <= upper(#{p <= t}, n) / lower(#{planted <= t}, k), Clopper-Pearson at 97.5 % each, holds at 95 % whatever is
+    flagged. t is the best of three for a set without copies, chosen before samples are looked at: m / (g + 1) with
+    m = 1, 4, 16 times what about one sample that is no copy falls below; the planted ones pay for it (Bonferroni).
+    Nothing is taken off for samples that are no copies: how many those are is not known.
+
+    >>> copy_rate_bound(np.full(200, 0.5), np.full(24, 1 / 201), holdout=200) < 0.025
+    True
+    """
+    p, own = array(p_values), array(planted)
+    if not (len(p) and len(own)):
+        return None
+    least = max(1, (holdout + 1) // len(p))
+    limits = [m * least / (holdout + 1) + 1e-12 for m in _THRESHOLDS]
+    found = []
+    for limit in limits:
+        seen = clopper_pearson(int((own <= limit).sum()), len(own), 1 - 0.05 / len(limits)).low
+        clean = clopper_pearson(min(len(p), round(limit * len(p))), len(p)).high
+        found.append((clean / max(seen, 1e-12), limit, seen))
+    _, limit, seen = min(found)
+    if seen == 0.0:
+        return None
+    return min(1.0, clopper_pearson(int((p <= limit).sum()), len(p)).high / seen)
+
+
 def patient_weights(count: int, patients: Sequence[Hashable] | None) -> tuple[np.ndarray, int]:
     """Return weights (count,) that sum to 1 within each patient, and how many patients there are."""
     if patients is None:
@@ -172,7 +279,9 @@ def copies_needed(n: int, holdout: int, *, q: float = 0.10) -> int:
 
 
 def patients_needed(share: float, *, q: float = 0.10) -> int:
-    """Return how many hold-out patients let a copy test flag when `share` of a set are copies.
+    """Return how many hold-out patients a copy test needs at least to flag when `share` of a set are copies.
+
+    With so many, all copies must have the smallest p at once; for power see `holdout_needed`.
 
     >>> patients_needed(0.05), patients_needed(0.01)
     (199, 999)
@@ -252,3 +361,35 @@ def minimum_detectable_rate(
     True
     """
     return Mixtures.draw(planted, n=n, holdout=holdout, repeats=repeats, seed=seed).least(power, q=q)
+
+
+def holdout_needed(
+    planted: Any, rate: float, *, n: int, holdout: int, q: float = 0.10, power: float = 0.8, seed: int = 0
+) -> int | None:
+    """Return how many hold-out patients let a copy test of n samples see copies at `rate` with `power`, about; None: no
+    number up to 10,000.
+
+    planted   p-values (k,) against `holdout` patients: of k copies that c of them are nearer than, c of as many others
+              are taken to be, so that p = (1 + Binomial(G, c / holdout)) / (G + 1) with G of them
+
+    >>> holdout_needed(np.full(8, 1 / 21), 0.05, n=100, holdout=20) > patients_needed(0.05)
+    True
+    >>> holdout_needed(np.full(8, 0.5), 0.05, n=100, holdout=20) is None
+    True
+    """
+    tails = np.clip((array(planted) * (holdout + 1) - 1) / holdout, 0.0, 1.0)
+
+    def enough(count: int) -> bool:
+        nearer = numpy_rng(seed, "more hold-out", count).binomial(count, np.tile(tails, 16))
+        drawn = Mixtures.draw((1 + nearer) / (count + 1), n=n, holdout=count, repeats=100, seed=seed)
+        return drawn.at(rate, q=q).power >= power
+
+    low, high = 0, max(holdout, patients_needed(rate, q=q))
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > _MOST_HOLDOUT:
+            return None
+    while low and high - low > max(1, high // 20):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,7 +1,7 @@
 """The audit as a call: evidence of one generator, or of K fold-wise ones, -> verdicts, figures, samples to drop."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +26,11 @@ class Audit:
     """What an audit says.
 
     images, weights   may the samples, may the weights, leave the house; ok None: undecidable at this n
-    after_drop        of the images once `flagged` are dropped, by other embeddings than the one that flagged them;
+    after_drop        of the images once `flagged` are dropped, by other embeddings than those that flagged them;
                       None where nothing was flagged or no other embedding is left
     figures           by name, without their family; of the whole set, before anything is dropped
     flagged           cases to drop
-    p_values          of each case in the embedding that drops
+    p_values          of each case, over all embeddings together
     exposure          of each training patient; for the owner of the data alone
     nearest           distances to the nearest training volume, of samples and of hold-out volumes
     """
@@ -84,23 +84,25 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         absent |= missing
         folds.append(Fold(evidence, evidence.features(tell), plants, distances, _losses(evidence, tell)))
     names = [name for name in folds[0].distances if all(name in fold.distances for fold in folds)]
-    design = design_of(folds, names[0], seed=seed)
+    design = design_of(folds, names, seed=seed)
     view = view_of(folds, names, everything(folds), options, seed=seed)
     allowed = all(evidence.real_masks_allowed for evidence in evidences)
-    dropped, after = _dropped(view, names)
+    dropped, after = _dropped(view, options)
     second = None
     if len(dropped) and after and view.n - len(dropped) >= _LEAST:
         second = view_of(folds, after, _without(view, dropped), options, seed=seed)
+        # what is left was chosen by not being flagged: at most all copies of the whole set are among it
+        rest = None if view.bound is None else min(1.0, view.bound * view.n / second.n)
+        second = replace(second, bound=rest)
     figures, not_computed = figures_of(folds, view, design, options)
     if second is not None:
-        rate = max(len(test.flagged) for test in second.copies.values()) / second.n
+        rate = len(second.test.flagged) / second.n
         figures["copy_test_after_drop"] = Figure(rate, second.n, "lower", f"share flagged then, by {', '.join(after)}")
     not_computed |= {f"copy_test.{name}": why for name, why in absent.items()}
     cases = [item.case for evidence in evidences for item in evidence.synthetic]
     images = images_verdict(view, design, options, real_masks_allowed=allowed)
-    copied = images_verdict(
-        view, design, options, real_masks_allowed=True
-    )  # masks that were given are no one's weights
+    # masks that were given are no one's weights
+    copied = images if allowed else images_verdict(view, design, options, real_masks_allowed=True)
     return Audit(
         images=images,
         weights=weights_verdict(design, options, images=copied),
@@ -108,9 +110,9 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         figures=figures,
         not_computed=not_computed,
         flagged=tuple(cases[index] for index in dropped),
-        p_values=tuple(zip(cases, view.copies[names[0]].p_values.tolist(), strict=True)),
+        p_values=tuple(zip(cases, view.test.p_values.tolist(), strict=True)),
         exposure=tuple(exposures(folds, names[0])),
-        notes=_notes(evidences, view, allowed=allowed),
+        notes=_notes(evidences, view, allowed=allowed, unjudged=bool(dropped) and second is None),
         nearest=_nearest(folds, names[0]),
     )
 
@@ -137,8 +139,9 @@ def undecided(why: str) -> Audit:
 
 
 def _losses(evidence: Evidence, tell: Tell) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the denoising losses of training and hold-out volumes; None without a way to get them."""
-    if evidence.loss is None:
+    """Return the denoising losses of training volumes and of patients with no part in training; None without a way to
+    get them, or such patients."""
+    if evidence.loss is None or not evidence.outsiders:
         return None
     loss = evidence.loss
 
@@ -149,15 +152,18 @@ def _losses(evidence: Evidence, tell: Tell) -> tuple[np.ndarray, np.ndarray] | N
             tell("scored")
         return np.stack(rows)
 
-    return measured(evidence.training), measured(evidence.holdout)
+    return measured(evidence.training), measured(evidence.outsiders)
 
 
-def _dropped(view: View, names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return the samples to drop, and the embeddings for the audit after: not the one that dropped them."""
-    by = next((name for name in names if len(view.copies[name].flagged)), None)
-    flagged = set(view.same) | set(view.copies[by].flagged.tolist() if by else ())
+def _dropped(view: View, options: Options) -> tuple[list[int], list[str]]:
+    """Return the samples to drop, and the embeddings for the audit after: not those that dropped them.
+
+    An embedding in which no more than a share q of them is nearest did not: so many may be there by chance.
+    """
+    limit = options.q * len(view.test.flagged)
+    after = [name for name in view.copies if view.by.get(name, 0) <= limit]
     # voxel for voxel the same is no embedding's finding, so all are left for the audit after
-    return sorted(flagged), [name for name in names if name != by]
+    return sorted({*view.same, *view.test.flagged.tolist()}), after
 
 
 def _without(view: View, dropped: Sequence[int]) -> list[np.ndarray]:
@@ -166,8 +172,10 @@ def _without(view: View, dropped: Sequence[int]) -> list[np.ndarray]:
     return np.split(whole, np.cumsum([len(keep) for keep in view.kept])[:-1])
 
 
-def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool) -> tuple[str, ...]:
+def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool, unjudged: bool) -> tuple[str, ...]:
     out = []
+    if unjudged:
+        out.append("what is left without the flagged samples is not judged: no sample or no other embedding is left")
     held = {one for evidence in evidences for one in (item.whose for item in evidence.holdout)}
     if view.lag > 0.8 and len(held) >= _TELLING:
         out.append(

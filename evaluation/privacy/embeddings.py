@@ -15,9 +15,10 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from evaluation.evidence import Evidence, Judged, Tell
-from evaluation.functional.blind_gate import whitened
+from evaluation.functional.blind_gate import LEAST_LEFT_OUT, LEAST_PATIENTS, whitened
 from evaluation.privacy.plants import Planted
 from evaluation.privacy.search import CELLS, Likeness, References, cell_grid, cells
+from synth.rng import numpy_rng
 
 DIMS = 32
 _MASK_CELLS = CELLS // 2
@@ -29,6 +30,7 @@ class Distances:
 
     found, control, planted   of n samples, h hold-out volumes, k planted copies to their nearest training volume
     to_training, to_holdout   of samples to every volume, (n, t) and (n, h); planted_to_... of planted copies
+    left, left_control        of training patients left out, and of hold-out patients, to the rest of training
     """
 
     name: str
@@ -39,9 +41,39 @@ class Distances:
     to_holdout: np.ndarray
     planted_to_training: np.ndarray
     planted_to_holdout: np.ndarray
+    left: np.ndarray
+    left_control: np.ndarray
 
 
-def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, tell: Tell) -> Distances:
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """Which training volumes are left out as a control, which are the rest, and which hold-out volumes stand beside.
+
+    One volume a patient of those left out and held out; half of the training patients are left out.
+    """
+
+    left: tuple[int, ...]
+    rest: tuple[int, ...]
+    held: tuple[int, ...]
+
+
+def leave_out(evidence: Evidence) -> Apart:
+    """Return half of the training patients, drawn, as left out; nobody where that leaves too few on a side."""
+    rng = numpy_rng(evidence.seed, "left-out control")
+    train, held = (_one_each(side, rng) for side in (evidence.training, evidence.holdout))
+    gone = [list(train)[i] for i in rng.permutation(len(train))[: len(train) // 2]]
+    if len(gone) < LEAST_LEFT_OUT or len(held) < LEAST_PATIENTS:
+        return Apart((), (), ())
+    rest = tuple(i for i, item in enumerate(evidence.training) if item.whose not in set(gone))
+    return Apart(tuple(train[one] for one in gone), rest, tuple(held.values()))
+
+
+def _one_each(items: Sequence[Judged], rng: np.random.Generator) -> dict[str, int]:
+    """Return a drawn volume of each patient."""
+    return {items[i].whose: int(i) for i in rng.permutation(len(items))}
+
+
+def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, tell: Tell, apart: Apart) -> Distances:
     """Return distances of images by correlation, or of labels by Dice, in the best pose.
 
     Errors: ValueError where a volume has fewer voxels along an axis than the first sample has cells.
@@ -70,18 +102,34 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
 
     made, found = measured(evidence.synthetic)
     planted, planted_found = measured([one.item for one in plants])
-    control = []
+    control, held_rows = [], []
     for cell in held:
-        control.append(own.compare(cell, [block])[1][0])
+        row, (near,) = own.compare(cell, [block])
+        held_rows.append(row)
+        control.append(near)
+        tell("compared")
+    rest = list(apart.rest)
+    others, left = References(own.volumes[rest], likeness), []
+    for index in apart.left:
+        left.append(others.compare(train[index], [])[0].min())
         tell("compared")
     at = len(train)
     name = "correlation" if likeness == "correlation" else "masks"
     return Distances(
-        name, found, np.array(control), planted_found, made[:, :at], made[:, at:], planted[:, :at], planted[:, at:]
+        name,
+        found,
+        np.array(control),
+        planted_found,
+        made[:, :at],
+        made[:, at:],
+        planted[:, :at],
+        planted[:, at:],
+        np.array(left),
+        np.array([held_rows[index][rest].min() for index in apart.held]),
     )
 
 
-def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> Distances:
+def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart: Apart) -> Distances:
     """Return distances of features, whitened in up to 32 principal components.
 
     Were hold-out volumes in the fit of the copy test, they would lie further out than fresh samples, and clean sets
@@ -95,23 +143,27 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> Di
     both = np.concatenate([rows.training, rows.holdout])
     made, train, held, planted = (whitened(side, DIMS, of=both) for side in sides)
     to_all = [cdist(side, other) for side in (made, planted) for other in (train, held)]
-    return Distances("features", *nearest, *to_all)
+    rest = rows.training[list(apart.rest)]
+    sides = (rows.training[list(apart.left)], rows.holdout[list(apart.held)])
+    left = [cdist(*(whitened(x, DIMS, of=rest) for x in (side, rest))).min(axis=1) for side in sides if len(rest)]
+    return Distances("features", *nearest, *to_all, *(left or (np.zeros(0), np.zeros(0))))
 
 
 def measure(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> tuple[dict[str, Distances], dict[str, str]]:
     """Return the distances by embedding, the one that drops first, and why others were not measured."""
     out: dict[str, Distances] = {}
     absent: dict[str, str] = {}
+    apart = leave_out(evidence)
     try:
-        out["correlation"] = by_pose(evidence, plants, "correlation", tell)
+        out["correlation"] = by_pose(evidence, plants, "correlation", tell, apart)
     except ValueError as error:
         absent["correlation"] = f"volumes have different grids: {error}"
-    out["features"] = by_features(evidence, plants, tell)
+    out["features"] = by_features(evidence, plants, tell, apart)
     why = no_masks(evidence)
     if why:
         absent["masks"] = why
     elif "correlation" in out:
-        out["masks"] = by_pose(evidence, plants, "dice", tell)
+        out["masks"] = by_pose(evidence, plants, "dice", tell, apart)
     return out, absent
 
 

@@ -34,38 +34,45 @@ def figures_of(folds: Sequence[Fold], view: View, design: Design, options: Optio
         "lower",
         "share of training patients",
     )
-    seen = view.reach[first].seen
+    seen = view.reach.seen
     planted = sum(len(fold.plants) for fold in folds)
     figures["planted_seen"] = Figure(
         seen, planted, "higher", "share of planted copies", clopper_pearson(round(seen * planted), planted)
     )
     check = design.control
     figures["negative_control"] = Figure(
-        check.rate, check.patients, "lower", "false rate at 5 % on hold-out volumes", check.interval, floor=0.05
+        check.rate, check.patients, "", "false rate at 5 % on halves of the hold-out", check.interval, floor=0.05
     )
+    if design.left_out is None:
+        absent["left_out_control"] = design.no_left
+    else:
+        name, left = design.left_out
+        unit = f"of training patients left out told from hold-out by {name}; the interval is what chance gives"
+        figures["left_out_control"] = Figure(
+            left.rate, sum(left.patients), None, unit, left.interval, left.expected, left.p_value
+        )
     gate = design.gate
     if gate is None:
         absent["blind_gate_auc"] = design.no_gate
     else:
-        figures["blind_gate_auc"] = Figure(gate.auc, sum(gate.patients), "lower", "AUC", gate.interval, floor=0.5)
+        figures["blind_gate_auc"] = Figure(gate.auc, sum(gate.patients), "", "AUC", gate.interval, floor=0.5)
     _add_membership(figures, absent, "mia", view.membership, view.absent.get("membership", ""))
     _add_membership(figures, absent, "weights", design.weights, design.no_weights)
     return figures, absent
 
 
 def _add_copies(figures: dict[str, Figure], absent: Absent, view: View, options: Options) -> None:
-    first = next(iter(view.copies))
-    for name, test in view.copies.items():
-        key = "copy_test" if name == first else f"copy_test.{name}"
+    together = ("copy_test", view.test, f"over {', '.join(view.copies)} together")
+    alone = [(f"copy_test.{name}", test, f"by {name} alone") for name, test in view.copies.items()]
+    for key, test, by in (together, *alone):
         if not test.decidable and not len(test.flagged):
             absent[key] = test.note
             continue
-        share = len(test.flagged) / view.n
         figures[key] = Figure(
-            share,
+            len(test.flagged) / view.n,
             view.n,
             "lower",
-            f"share flagged by {name} at a false rate of {100 * options.q:g} %",
+            f"share flagged {by} at a false rate of {100 * options.q:g} %",
             clopper_pearson(len(test.flagged), view.n),
         )
 
@@ -77,7 +84,7 @@ def _add_bounds(figures: dict[str, Figure], absent: Absent, view: View) -> None:
             view.bound,
             "lower",
             "share of copies, 95 % bound",
-            "no copy rate is found with 95 % power",
+            "too few planted copies are nearer than hold-out patients",
         ),
         ("minimum_detectable", view.detectable(power=80), "lower", "copy rate", "no copy rate is seen with 80 % power"),
         ("set_level_p", view.set_p, "higher", "p of leaning to training", view.absent.get("set_level", "")),

@@ -6,11 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from evaluation.functional.blind_gate import BlindGate
+from evaluation.functional.blind_gate import BlindGate, LeftOut
 from evaluation.functional.membership import Membership
-from evaluation.functional.privacy import CopyTest
+from evaluation.functional.privacy import CopyTest, copy_rate_bound, holdout_needed
 from evaluation.functional.set_level import SetLevelTest
-from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy import checks
 from evaluation.privacy.folds import (
     Fold,
@@ -20,24 +19,25 @@ from evaluation.privacy.folds import (
     copies,
     gates,
     holdout_patients,
+    left_outs,
     rows_of,
     set_level,
     white_box,
     whose,
 )
-from evaluation.privacy.power import Control, Power, Reach, negative_control, reach, set_level_power
+from evaluation.privacy.power import Control, Power, Reach, negative_control, reach, samples_needed, set_level_power
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How an audit tests.
 
-    q             false-discovery rate of the copy test
+    q             false-discovery rate of the copy test, over all embeddings together
     level         of the set-level test, over all embeddings together
     permutations  of patients' labels
     plants        planted copies, over all folds
     decide_at     copy rate that must be seen with 80 % power before a set can pass
-    tpr_at_most   upper end of the interval of membership found at 1 % false positives, for a pass
+    tpr_at_most   upper end of the interval of members found at 1 % false positives, for a pass of images or weights
     """
 
     q: float = 0.10
@@ -55,6 +55,7 @@ class Design:
     twins      hold-out volumes that are training volumes: the same voxels, or as near as planted copies
     control    negative control of the first embedding
     gates      one a fold; empty where they could not be computed, and why
+    left       left-out controls, by what each is near; likewise
     """
 
     training: int
@@ -64,6 +65,8 @@ class Design:
     control: Control
     gates: tuple[BlindGate, ...]
     no_gate: str
+    left: tuple[tuple[str, LeftOut], ...]
+    no_left: str
     weights: Membership | None
     no_weights: str
 
@@ -79,11 +82,35 @@ class Design:
             return not self.gates[0].ok
         return any(gate.p_value * len(self.gates) <= 0.025 for gate in self.gates)
 
+    @property
+    def left_out(self) -> tuple[str, LeftOut] | None:
+        """The left-out control that chance explains least."""
+        return min(self.left, key=lambda one: one[1].p_value, default=None)
+
+    @property
+    def uneven(self) -> bool:
+        """True where training patients left out and hold-out patients are not equally near to the rest of training, at
+        5 % over all controls (Bonferroni)."""
+        return any(one.p_value * len(self.left) <= 0.05 for _, one in self.left)
+
+
+@dataclass(frozen=True)
+class Needed:
+    """At which n, all else as here, copies at the rate asked for would be seen with 80 % power, by simulation with this
+    run's planted copies: hold-out patients of the copy test, samples of the set-level test; None: no n in reach."""
+
+    holdout: int | None
+    samples: int | None
+
 
 @dataclass(frozen=True)
 class View:
-    """The tests on the samples looked at, by embedding.
+    """The tests on the samples looked at.
 
+    test       for copies, over all embeddings together: the one that counts
+    copies     for copies in each embedding alone: detail
+    bound      upper 95 % bound of the rate of copies no better disguised than those planted; None: nothing bounds it
+    needed     where too little would be seen
     same       samples with the voxels of a training volume
     real       samples with the mask of a real patient
     absent     why a test is not there, by its name
@@ -91,9 +118,12 @@ class View:
 
     kept: Kept
     n: int
+    test: CopyTest
     copies: dict[str, CopyTest]
     sets: dict[str, SetLevelTest]
-    reach: dict[str, Reach]
+    reach: Reach
+    bound: float | None
+    needed: Needed | None
     power: Power | None
     membership: Membership | None
     same: tuple[int, ...]
@@ -102,11 +132,10 @@ class View:
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
-    def flagged(self) -> np.ndarray:
-        """The samples flagged in any embedding, numbered among those looked at."""
-        return np.unique(
-            np.concatenate([np.array(self.same, dtype=np.int64), *(t.flagged for t in self.copies.values())])
-        )
+    def by(self) -> dict[str, int]:
+        """The embeddings in which flagged samples are nearest, and how many are: those with most first."""
+        counts = np.bincount(self.test.by[self.test.flagged], minlength=len(self.copies)).tolist()
+        return dict(sorted(((n, c) for n, c in zip(self.copies, counts) if c), key=lambda row: -row[1]))
 
     @property
     def set_p(self) -> float | None:
@@ -115,23 +144,13 @@ class View:
 
     def detectable(self, *, power: int) -> float | None:
         """Return the smallest copy rate that some test sees with 80 or 95 % power; None: none does."""
-        rates = [one.at_80 if power == 80 else one.at_95 for one in self.reach.values()]
-        rates += [] if self.power is None else [self.power.at_80 if power == 80 else self.power.at_95]
-        return min((rate for rate in rates if rate is not None), default=None)
+        return detectable(self.reach, self.power, power)
 
-    @property
-    def bound(self) -> float | None:
-        """Upper 95 % bound of the rate of copies no better disguised than those planted; None: nothing bounds it.
 
-        Clopper-Pearson of what was flagged, over the share of planted copies that are seen, and never below the
-        rate that a test would have found with 95 % power: fewer copies than Benjamini-Hochberg needs are not flagged.
-        """
-        least = self.detectable(power=95)
-        seen = max((one.seen for one in self.reach.values()), default=0.0)
-        if seen == 0.0 or (least is None and not len(self.flagged)):
-            return None
-        upper = clopper_pearson(len(self.flagged), self.n, level=0.90)[1] / seen
-        return min(1.0, max(upper, least if least is not None else 0.0))
+def detectable(seen: Reach, sets: Power | None, power: int) -> float | None:
+    """Return the smallest copy rate that a test sees with 80 or 95 % power; None: none does."""
+    rates = [one.at_80 if power == 80 else one.at_95 for one in (seen, sets) if one is not None]
+    return min((rate for rate in rates if rate is not None), default=None)
 
 
 Found = TypeVar("Found")
@@ -145,18 +164,23 @@ def _tried(act: Callable[[], Found]) -> tuple[Found | None, str]:
         return None, str(error)
 
 
-def design_of(folds: Sequence[Fold], first: str, *, seed: int) -> Design:
-    """Return what holds whatever the samples are; `first` is the embedding that drops."""
-    twins = 0
+def design_of(folds: Sequence[Fold], names: Sequence[str], *, seed: int) -> Design:
+    """Return what holds whatever the samples are, twins and the negative control by the first of the embeddings."""
+    first, twins = names[0], 0
     for fold in folds:
         same = checks.same_voxels(fold.evidence.holdout, fold.evidence.training)
         near = checks.near_duplicates(fold.distances[first].control, fold.distances[first].planted)
         twins += len({*same, *near})
     found, no_gate = _tried(lambda: gates(folds, seed=seed))
-    has_losses = all(fold.losses is not None for fold in folds)
+    left, no_left = _tried(lambda: left_outs(folds, names))
     weights, no_weights = None, "denoising losses were not handed over (give the model)"
-    if has_losses:
+    if all(fold.losses is not None for fold in folds):
         weights, no_weights = _tried(lambda: white_box(folds, seed=seed))
+    elif all(fold.evidence.loss is not None for fold in folds):
+        no_weights = (
+            "all hold-out patients chose the checkpoint, so that the weights saw them and nobody is a non-member; "
+            "prepare with test patients (--test)"
+        )
     return Design(
         training=len({one for fold in folds for one in whose(fold.evidence.training)}),
         holdout=len(set(holdout_patients(folds))),
@@ -165,13 +189,15 @@ def design_of(folds: Sequence[Fold], first: str, *, seed: int) -> Design:
         control=negative_control(folds, first, seed=seed),
         gates=tuple(found or ()),
         no_gate=no_gate,
+        left=tuple(left or ()),
+        no_left=no_left,
         weights=weights,
         no_weights=no_weights,
     )
 
 
 def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Options, *, seed: int) -> View:
-    """Return the tests in the embeddings `names`, the first leading, on the samples kept."""
+    """Return the tests in the embeddings `names`, the first one's set-level power, on the samples kept."""
     absent: dict[str, str] = {}
     n = int(sum(keep.sum() for keep in kept))
     sets: dict[str, SetLevelTest] = {}
@@ -182,33 +208,45 @@ def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Op
             absent["set_level"] = why
         else:
             sets[name] = found
-    tests = {name: copies(folds, name, kept, q=options.q) for name in names}
-    power = None
+    test = copies(folds, names, kept, q=options.q)
+    alone = {name: copies(folds, [name], kept, q=options.q) for name in names}
+    clean = _unflagged(kept, [test, *alone.values()])
+    seen, power = reach(folds, names, n, q=options.q, seed=seed), None
+    level = options.level / max(len(sets), 1)
     if sets:
-        clean = _unflagged(kept, tests)
-        power = set_level_power(folds, names[0], kept, clean, level=options.level / len(sets), seed=seed)
+        power = set_level_power(folds, names[0], kept, clean, level=level, seed=seed)
+    needed, least = None, detectable(seen, power, 80)
+    holdout = len(set(holdout_patients(folds)))
+    if least is None or least > options.decide_at:
+        more, rate = None, options.decide_at
+        if sets:
+            more = samples_needed(folds, names[0], kept, clean, rate=rate, level=level, seed=seed)
+        needed = Needed(holdout_needed(seen.p_values, rate, n=n, holdout=holdout, q=options.q, seed=seed), more)
     membership, why = _tried(lambda: black_box(folds, kept, seed=seed))
     if membership is None:
         absent["membership"] = why
     return View(
         kept=kept,
         n=n,
-        copies=tests,
+        test=test,
+        copies=alone,
         sets=sets,
-        reach={name: reach(folds, name, n, q=options.q, seed=seed) for name in names},
+        reach=seen,
+        bound=copy_rate_bound(test.p_values, seen.p_values, holdout=holdout),
+        needed=needed,
         power=power,
         membership=membership,
         same=_among(folds, kept, lambda fold: checks.same_voxels(fold.evidence.synthetic, fold.evidence.training)),
         real=_among(folds, kept, lambda fold: checks.real_masks(fold.evidence)),
-        lag=float(np.median(tests[names[0]].p_values)),
+        lag=float(np.median(alone[names[0]].p_values)),
         absent=absent,
     )
 
 
-def _unflagged(kept: Kept, tests: dict[str, CopyTest]) -> Kept:
+def _unflagged(kept: Kept, tests: Sequence[CopyTest]) -> Kept:
     """Return the samples kept that no copy test flags."""
     flagged = np.zeros(int(sum(keep.sum() for keep in kept)), dtype=bool)
-    for test in tests.values():
+    for test in tests:
         flagged[test.flagged] = True
     out = [keep.copy() for keep in kept]
     for keep, part in zip(out, np.split(flagged, np.cumsum([int(keep.sum()) for keep in kept])[:-1]), strict=True):

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.evidence import Evidence, Features, Judged
-from evaluation.functional.blind_gate import BlindGate, blind_gate
+from evaluation.functional.blind_gate import BlindGate, LeftOut, blind_gate, left_out_test
 from evaluation.functional.membership import (
     Membership,
     density_ratio_scores,
     loss_scores,
     membership_test,
 )
-from evaluation.functional.privacy import CopyTest, conformal_p_values, copy_test_of_distances
+from evaluation.functional.privacy import CopyTest, combined_p_values, conformal_p_values, copy_test_of_distances
 from evaluation.functional.set_level import SetLevelTest, pooled_set_level_test, set_level_test_of_distances
 from evaluation.privacy.embeddings import DIMS, Distances
 from evaluation.privacy.plants import Planted
@@ -26,7 +26,10 @@ from synth.rng import numpy_rng
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A generator's evidence with what was measured of it; losses (t, times), (h, times) where weights are judged."""
+    """A generator's evidence with what was measured of it; losses (t, times), (h, times) where weights are judged.
+
+    Their h volumes are `evidence.outsiders`.
+    """
 
     evidence: Evidence
     features: Features
@@ -59,16 +62,21 @@ def controls(folds: Sequence[Fold], name: str) -> np.ndarray:
     return np.concatenate([fold.distances[name].control for fold in folds])
 
 
-def copies(folds: Sequence[Fold], name: str, kept: Kept, *, q: float) -> CopyTest:
-    """Return the copy test of the samples kept, in one embedding."""
-    found = np.concatenate([fold.distances[name].found[keep] for fold, keep in zip(folds, kept, strict=True)])
-    return copy_test_of_distances(found, controls(folds, name), q=q, patients=holdout_patients(folds))
+def copies(folds: Sequence[Fold], names: Sequence[str], kept: Kept, *, q: float) -> CopyTest:
+    """Return the copy test of the samples kept, over the embeddings `names` together."""
+    found = [
+        np.concatenate([fold.distances[name].found[keep] for fold, keep in zip(folds, kept, strict=True)])
+        for name in names
+    ]
+    control = [controls(folds, name) for name in names]
+    return copy_test_of_distances(np.stack(found), np.stack(control), q=q, patients=holdout_patients(folds))
 
 
-def planted_p_values(folds: Sequence[Fold], name: str) -> np.ndarray:
-    """Return the p-values that planted copies get."""
-    planted = np.concatenate([fold.distances[name].planted for fold in folds])
-    return conformal_p_values(planted, controls(folds, name), patients=holdout_patients(folds))
+def planted_p_values(folds: Sequence[Fold], names: Sequence[str]) -> np.ndarray:
+    """Return the p-values that planted copies get, over the embeddings `names` together."""
+    planted = np.stack([np.concatenate([fold.distances[name].planted for fold in folds]) for name in names])
+    control = np.stack([controls(folds, name) for name in names])
+    return combined_p_values(planted, control, patients=holdout_patients(folds))[0]
 
 
 def set_level(
@@ -120,6 +128,22 @@ def gates(folds: Sequence[Fold], *, seed: int) -> list[BlindGate]:
     ]
 
 
+def left_outs(folds: Sequence[Fold], names: Sequence[str]) -> list[tuple[str, LeftOut]]:
+    """Return the left-out controls of each fold, by each embedding and by all together; ValueError for too few."""
+    sets = [[name] for name in names] + ([list(names)] if len(names) > 1 else [])
+    return [
+        (
+            some[0] if len(some) == 1 else "all embeddings",
+            left_out_test(
+                np.stack([fold.distances[name].left for name in some]),
+                np.stack([fold.distances[name].left_control for name in some]),
+            ),
+        )
+        for fold in folds
+        for some in sets
+    ]
+
+
 def black_box(folds: Sequence[Fold], kept: Kept, *, seed: int) -> Membership:
     """Return what the density-ratio attack reaches. Errors: ValueError for too few patients or samples."""
     pairs = []
@@ -136,16 +160,18 @@ def black_box(folds: Sequence[Fold], kept: Kept, *, seed: int) -> Membership:
                 rng=numpy_rng(seed, "density ratio", index),
             )
         )
-    return _members(folds, pairs, seed=seed)
+    return _members(folds, pairs, holdout_patients(folds), seed=seed)
 
 
 def white_box(folds: Sequence[Fold], *, seed: int) -> Membership:
-    """Return what an attack on the denoising losses reaches."""
+    """Return what an attack on the denoising losses reaches, non-members being patients with no part in training."""
     pairs = [loss_scores(*fold.losses) for fold in folds if fold.losses is not None]
-    return _members(folds, pairs, seed=seed)
+    return _members(folds, pairs, [one for fold in folds for one in whose(fold.evidence.outsiders)], seed=seed)
 
 
-def _members(folds: Sequence[Fold], pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int) -> Membership:
+def _members(
+    folds: Sequence[Fold], pairs: Sequence[tuple[np.ndarray, np.ndarray]], others: Sequence[str], *, seed: int
+) -> Membership:
     """Return the membership test over folds: each patient once a non-member, and once a member of one drawn fold."""
     inside, inside_whose, outside = [], [], []
     drawn: dict[str, int] = {}
@@ -156,17 +182,17 @@ def _members(folds: Sequence[Fold], pairs: Sequence[tuple[np.ndarray, np.ndarray
             trained.setdefault(one, []).append(index)
     for one, where in trained.items():
         drawn[one] = where[int(rng.integers(len(where)))]
-    for index, (fold, (members, others)) in enumerate(zip(folds, pairs, strict=True)):
+    for index, (fold, (members, unseen)) in enumerate(zip(folds, pairs, strict=True)):
         for one, score in zip(whose(fold.evidence.training), members, strict=True):
             if drawn[one] == index:
                 inside.append(score)
                 inside_whose.append(one)
-        outside.append(others)
+        outside.append(unseen)
     return membership_test(
         np.array(inside),
         np.concatenate(outside),
         member_patients=inside_whose,
-        non_member_patients=holdout_patients(folds),
+        non_member_patients=others,
     )
 
 

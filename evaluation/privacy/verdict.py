@@ -1,9 +1,6 @@
 """The audit in words: pass, fail or undecidable, with the threat, the bound and the reasons. Knows findings alone."""
 
-import numpy as np
-
-from evaluation.functional.membership import Membership, auc_interval
-from evaluation.functional.privacy import patients_needed
+from evaluation.functional.membership import Membership, auc_interval, members_needed
 from evaluation.privacy.findings import Design, Options, View
 from evaluation.report import Verdict
 
@@ -33,9 +30,9 @@ def images_verdict(view: View, design: Design, options: Options, *, real_masks_a
     if invalid or unclear:
         return Verdict(None, _said("undecidable", _IMAGES, [*invalid, *unclear], told))
     least = view.detectable(power=80)
-    assert least is not None and view.set_p is not None, "else there is a doubt"
+    assert least is not None and view.set_p is not None and view.membership is not None, "else there is a doubt"
     reasons = [
-        f"no copy flagged at a false-discovery rate of {_percent(options.q)} in {' and '.join(view.copies)}",
+        f"no copy flagged at a false-discovery rate of {_percent(options.q)} over {' and '.join(view.copies)}",
         f"set-level p = {view.set_p:.3g}",
         f"a copy rate of {_percent(least)} would have been seen with 80 % power",
         *_membership_words(view.membership),
@@ -58,25 +55,27 @@ def weights_verdict(design: Design, options: Options, *, images: Verdict) -> Ver
     invalid = _invalid(design)
     if invalid:
         return Verdict(None, _said("undecidable", _WEIGHTS, [*invalid, *words], told))
-    if found.interval[0] > 0.5:
+    if found.interval[0] > 0.5 or _found_out(found, options):
         return Verdict(False, _said("fail", _WEIGHTS, ["members have lower losses than others", *words], told))
-    claim = found.claims.get(0.01)
-    if claim is not None and claim.interval[1] <= options.tpr_at_most:
-        return Verdict(True, _said("pass", _WEIGHTS, words, told))
-    return Verdict(None, _said("undecidable", _WEIGHTS, words, told))
+    doubt = _claim_doubt(found, options)
+    if doubt:
+        return Verdict(None, _said("undecidable", _WEIGHTS, [*words, doubt], told))
+    return Verdict(True, _said("pass", _WEIGHTS, words, told))
 
 
 def _signs(view: View, options: Options) -> list[str]:
     """Return the signs of copying."""
     out = []
-    for name, test in view.copies.items():
-        if len(test.flagged):
-            out.append(f"{len(test.flagged)} of {view.n} samples are flagged as copies by {name}")
+    if view.by:
+        by = " and ".join(f"{name} ({count})" for name, count in view.by.items())
+        out.append(f"{len(view.test.flagged)} of {view.n} samples are flagged as copies by {by}")
     if view.set_p is not None and view.set_p <= options.level:
         out.append(f"the set as a whole leans to training patients (p = {view.set_p:.3g})")
     found = view.membership
     # at 99 %: one figure of several, and a set must not fail for the chance that an interval of 95 % leaves
-    if found is not None and auc_interval(found.auc, found.members, found.non_members, level=0.99)[0] > 0.5:
+    if found is not None and (
+        auc_interval(found.auc, found.members, found.non_members, level=0.99)[0] > 0.5 or _found_out(found, options)
+    ):
         out += ["training patients are told from others by the set's density", *_membership_words(view.membership)]
     return out
 
@@ -94,6 +93,15 @@ def _invalid(design: Design) -> list[str]:
             f"training and hold-out are told apart without any generator (AUC {gate.auc:.2f}, 95 % interval "
             f"{gate.interval[0]:.2f} to {gate.interval[1]:.2f}); split the same population at random"
         )
+    if design.left_out is None and gate is not None:
+        out.append(f"no training patients could be left out as a control ({design.no_left})")
+    elif design.left_out is not None and design.uneven:
+        name, left = design.left_out
+        low, high = (_percent(rate) for rate in left.interval)
+        out.append(
+            f"{_percent(left.rate)} of training patients left out are told from hold-out by {name} at "
+            f"{_percent(left.expected)} (chance gives {low} to {high}): training and hold-out are not one population"
+        )
     if not design.control.ok:
         out.append(f"the negative control flags {_percent(design.control.rate)} at 5 %")
     return out
@@ -106,36 +114,47 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
     if view.set_p is None:
         out.append(f"no set-level test ({view.absent.get('set_level', '')})")
     if least is None or least > options.decide_at:
-        seen = max((one.seen for one in view.reach.values()), default=0.0)
         small = "no copy rate" if least is None else f"no copy rate below {_percent(least)}"
-        if seen < 0.5:
-            out.append(f"{small} is seen with 80 % power: planted copies are not told from other patients")
-        else:
-            out.append(
-                f"{small} is seen with 80 % power, {_percent(options.decide_at)} is asked for: "
-                f"{patients_needed(options.decide_at, q=options.q)} hold-out patients (here {design.holdout}) or "
-                f"{samples_needed(design, options, len(view.sets))} samples (here {view.n}) would decide"
-            )
-    doubtful = view.membership is not None and view.membership.interval[0] > 0.5
-    if doubtful:
-        out += ["the interval of the membership AUC leaves out 0.5", *_membership_words(view.membership)]
-    claim = view.membership.claims.get(0.01) if view.membership is not None else None
-    if claim is not None and claim.interval[1] > options.tpr_at_most:
-        out.append(
-            f"membership at 1 % false positives is bounded by {_percent(claim.interval[1])} only, "
-            f"{_percent(options.tpr_at_most)} is asked for; more training patients would decide"
-        )
-    return out
+        asked = _percent(options.decide_at)
+        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design)}")
+    found = view.membership
+    if found is None:
+        return [*out, f"no membership test ({view.absent.get('membership', '')})"]
+    if found.interval[0] > 0.5:
+        out += ["the interval of the membership AUC leaves out 0.5", *_membership_words(found)]
+    doubt = _claim_doubt(found, options)
+    return [*out, doubt] if doubt else out
 
 
-def samples_needed(design: Design, options: Options, embeddings: int) -> int:
-    """Return how many samples let the set-level test see copies at the rate to decide at, with 80 % power or so.
+def _more(view: View, design: Design) -> str:
+    """Return the n that would decide, in words."""
+    needed = view.needed
+    ways = []
+    if needed is not None and needed.holdout is not None:
+        ways.append(f"{needed.holdout} hold-out patients (here {design.holdout})")
+    if needed is not None and needed.samples is not None:
+        ways.append(f"{needed.samples} samples (here {view.n})")
+    if ways:
+        return f"about {' or '.join(ways)} would show it, by simulation with the planted copies"
+    return "no n in reach would show it, planted copies are not told from other patients"
 
-    k copies of different patients reach 2 (t / (t + h))^k at best; half as many again leave room for chance.
-    """
-    lean = design.training / (design.training + design.holdout)
-    needed = np.log(options.level / (2 * max(embeddings, 1))) / np.log(lean)
-    return int(np.ceil(1.5 * np.ceil(needed) / options.decide_at))
+
+def _claim_doubt(found: Membership, options: Options) -> str:
+    """Return why members found at 1 % false positives are not bounded as asked, with the n that would; empty: are."""
+    claim = found.claims.get(0.01)
+    if claim is not None and claim.interval[1] <= options.tpr_at_most:
+        return ""
+    asked = f"{_percent(options.tpr_at_most)} of members found at 1 % false positives"
+    here = "cannot be claimed" if claim is None else f"is bounded by {_percent(claim.interval[1])} only"
+    needed = members_needed(0.01, options.tpr_at_most)
+    more = "no n would bound that" if needed is None else f"about {needed} training and as many other patients would"
+    return f"at most {asked} is asked for, it {here} with {found.members} and {found.non_members} patients; {more}"
+
+
+def _found_out(found: Membership, options: Options) -> bool:
+    """Say whether more members are found at 1 % false positives than may be, chance apart."""
+    claim = found.claims.get(0.01)
+    return claim is not None and claim.interval[0] > options.tpr_at_most
 
 
 def _membership_words(found: Membership | None) -> list[str]:
@@ -148,7 +167,7 @@ def _membership_words(found: Membership | None) -> list[str]:
             f"at {_percent(rate)} false positives {_percent(claim.tpr)} of members are found "
             f"({_percent(low)} to {_percent(high)})"
         )
-    return out + [f"not claimed: {why}" for rate, why in found.refused.items() if rate == 0.01]
+    return out
 
 
 def _said(word: str, threat: str, reasons: list[str], told: str) -> str:

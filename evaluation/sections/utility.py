@@ -43,7 +43,7 @@ def utility(evidence: Evidence, report: Report, tell: Tell) -> None:
         try:
             _experiment(scores, family, report, evidence.seed)
         except DataError as error:
-            report.not_computed[f"utility.{family}_gain"] = str(error)
+            report.not_computed[f"utility.{family}_gain"] = error.unnamed
 
 
 def _experiment(scores: UtilityScores, family: str, report: Report, seed: int) -> None:
@@ -195,7 +195,7 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
     try:
         found = compare_arms(whole, seed=seed)
     except DataError as error:
-        report.not_computed["utility.dice_gain"] = str(error)
+        report.not_computed["utility.dice_gain"] = error.unnamed
         return
     first = next(iter(found))
     for pair, one in found.items():

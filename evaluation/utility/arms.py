@@ -41,10 +41,17 @@ class Volumes:
         grid = self.test[0].image.shape
         for item in (*self.real, *self.synthetic, *self.test):
             if item.image.shape != grid or item.mask.shape != grid[1:]:
-                raise DataError(f"case {item.case} has shape {item.image.shape}, {self.test[0].case} {grid}")
+                odd = f"shape {item.image.shape}"
+                raise DataError(
+                    f"case {item.case} has {odd}, {self.test[0].case} {grid}",
+                    unnamed=f"a volume has {odd}, the first test volume {grid}",
+                )
         both = {item.whose for item in self.real} & {item.whose for item in self.test}
         if both:
-            raise DataError(f"patients {', '.join(sorted(both)[:4])} are in training and test; keep them apart")
+            raise DataError(
+                f"patients {', '.join(sorted(both)[:4])} are in training and test; keep them apart",
+                unnamed=f"{len(both)} patients are in training and test; keep them apart",
+            )
 
     def level(self, item: Judged) -> int:
         """Return the number of an item's level of the attribute; -1 where it has none."""

@@ -166,7 +166,8 @@ def _require_same(name: str, arm: Scores, other: Scores) -> None:
         strange = sorted(set(arm.cases) ^ set(other.cases))
         raise DataError(
             f"{name}: the arms were scored on different cases ({', '.join(strange[:4]) or 'in another order'}); "
-            "score all on the same"
+            "score all on the same",
+            unnamed=f"{name}: the arms were scored on different cases ({len(strange)} differ); score all on the same",
         )
     if arm.count < LEAST_PATIENTS:
         raise DataError(f"{name}: {arm.count} test patients; {LEAST_PATIENTS} at least are needed")
@@ -194,6 +195,9 @@ def by_case(rows: Mapping[int, Mapping[str, float]], patients: Mapping[str, str]
     for seed, row in rows.items():
         if set(row) != set(names):
             strange = sorted(set(row) ^ set(names))
-            raise DataError(f"seed {seed} was scored on other cases ({', '.join(strange[:4])}); score all on the same")
+            raise DataError(
+                f"seed {seed} was scored on other cases ({', '.join(strange[:4])}); score all on the same",
+                unnamed=f"seed {seed} was scored on other cases ({len(strange)} differ); score all on the same",
+            )
     values = np.array([[row[name] for name in names] for _, row in sorted(rows.items())], dtype=np.float64)
     return Scores(values.reshape(len(rows), len(names)), names, tuple(patients[name] for name in names))

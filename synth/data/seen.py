@@ -152,7 +152,8 @@ def require_unseen(
         more = f" and {len(leaked) - 8} more" if len(leaked) > 8 else ""
         raise DataError(
             f"the model saw patients that it would be judged on: cases {', '.join(leaked[:8])}{more} of "
-            f"{prepared.folder}; {mend}"
+            f"{prepared.folder}; {mend}",
+            unnamed=f"the model saw patients that it would be judged on ({len(leaked)} cases); {mend}",
         )
 
 
@@ -188,7 +189,8 @@ def unseen_cases(prepared: Prepared, seen: Seen | None) -> tuple[PreparedCase, .
     view = prepared if seen is None or seen.fold is None else prepared.at_fold(seen.fold)
     cases = view.split("test" if view.fold is None else "val")
     if not cases:
-        raise DataError(f"{prepared.folder} has no test patients to validate on; run `synth prepare` with --test")
+        why = "no test patients to validate on; run `synth prepare` with --test"
+        raise DataError(f"{prepared.folder} has {why}", unnamed=f"the data has {why}")
     if seen is not None:
         require_unseen(prepared, cases, seen)
     return cases

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare import compare
+from evaluation.page import page
 from evaluation.report import Figure, Report
 from synth.errors import DataError
 
@@ -37,6 +38,16 @@ def test_a_figure_without_a_better_way_makes_neither_set_better() -> None:
     found = compare(*sides)
     assert found.rows[0].better is None and found.rows[0].interval is not None
     assert "no better way" in found.markdown() and "undecided" not in found.markdown()
+def test_a_control_is_better_neither_way() -> None:
+    sides = []
+    for value in (0.5, 0.9):
+        made = Report(
+            "phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, "", "AUC", (value, value + 0.1))}
+        )
+        assert "near the floor" in page(made, with_real=False)
+        sides.append(json.loads(json.dumps(made.plain())))
+    (row,) = compare(*sides).rows
+    assert row.direction == "" and row.better is None and row.interval is not None and row.interval[0] > 0
 
 
 def test_the_interval_covers_the_difference_of_means() -> None:

@@ -39,6 +39,12 @@ def evidence(**changes: Any) -> Evidence:
 CASES: dict[str, dict[str, Any]] = {
     "everything": {},
     "losses": {"loss": lambda item: np.array([float(item.image.mean())])},
+    "losses of those apart": {
+        "loss": lambda item: np.array([float(item.image.mean())]),
+        "selection": frozenset(f"h{i}" for i in range(40, 45)),
+    },
+    "losses of nobody": {"loss": lambda item: 0.0, "selection": frozenset(f"h{i}" for i in range(40, 46))},
+    "left out": {"training": volumes("t", 20, 9), "holdout": volumes("h", 40, 8)},
     "masks given": {"synthetic": volumes("s", 0, 7, mask_origin="given")},
     "no segmenter": {"bench": Bench(why_not="none fits")},
     "no training": {"training": []},

@@ -12,8 +12,9 @@ import torch
 import synth
 from pipelines.cli import run
 from pipelines.evidence import real_set
-from pipelines.whitebox import TIMES, denoising_losses
+from pipelines.whitebox import TIMES, denoising_losses, selection
 from synth.data.prepared import Prepared
+from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.rng import torch_rng
 from synth.training.flow_stage import Latents
@@ -52,6 +53,14 @@ def test_another_model_and_other_labels_are_refused(model: Path, prepared: Prepa
         denoising_losses(str(model), replace(prepared.schema, labels=labels), made_by=None)
 
 
+def test_patients_that_chose_the_checkpoint_are_known(prepared: Prepared) -> None:
+    held, tested = ({case.patient for case in prepared.split(side)} for side in ("holdout", "test"))
+    assert held and tested
+    assert selection(prepared, None, prepared_before=True) == held
+    assert selection(prepared, None, prepared_before=False) == frozenset()
+    assert selection(prepared, Seen.of(prepared, seed=0), prepared_before=False) == held
+
+
 def test_the_weights_are_judged_from_the_command(
     model: Path, prepared: Prepared, dataset: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +72,9 @@ def test_the_weights_are_judged_from_the_command(
         "privacy.weights_auc" in content["metrics"]
         and "cannot certify" in content["not_computed"]["privacy.weights_tpr_1"]
     )
+    sides = len(prepared.split("train")) + len(prepared.split("test"))
+    assert content["metrics"]["privacy.weights_auc"]["n"] == sides, "those that chose the checkpoint are left out"
+    assert any("that of the weights leaves them out" in note for note in content["notes"])
     rows = [{"case": f"c{i:02d}", "condition": {"attributes": {}}, "model": {"sha256": "1"}} for i in range(8)]
     (made / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("evaluate", [*options, "--out", str(tmp_path / "again")]) == 2
