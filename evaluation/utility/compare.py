@@ -163,9 +163,10 @@ def in_words(one: Comparison) -> str:
 
 def _require_same(name: str, arm: Scores, other: Scores) -> None:
     if arm.cases != other.cases or arm.patients != other.patients:
-        strange = sorted(set(arm.cases) ^ set(other.cases))
+        # stands in reports, where no case is named
+        strange = len(set(arm.cases) ^ set(other.cases))
         raise DataError(
-            f"{name}: the arms were scored on different cases ({', '.join(strange[:4]) or 'in another order'}); "
+            f"{name}: the arms were scored on different cases ({f'{strange} differ' if strange else 'another order'}); "
             "score all on the same"
         )
     if arm.count < LEAST_PATIENTS:
@@ -193,7 +194,7 @@ def by_case(rows: Mapping[int, Mapping[str, float]], patients: Mapping[str, str]
     names = tuple(sorted(patients))
     for seed, row in rows.items():
         if set(row) != set(names):
-            strange = sorted(set(row) ^ set(names))
-            raise DataError(f"seed {seed} was scored on other cases ({', '.join(strange[:4])}); score all on the same")
+            strange = len(set(row) ^ set(names))
+            raise DataError(f"seed {seed} was scored on other cases ({strange} differ); score all on the same")
     values = np.array([[row[name] for name in names] for _, row in sorted(rows.items())], dtype=np.float64)
     return Scores(values.reshape(len(rows), len(names)), names, tuple(patients[name] for name in names))

@@ -154,7 +154,7 @@ def summary(folder: Path, dices: dict[str, list[float]], *, reference: int = 50)
                 "FP": 1,
                 "TN": 9,
                 "TP": 5,
-                "n_pred": 6,
+                "n_pred": 0 if np.isnan(value) else 6,
                 "n_ref": reference,
             }
             for label, value in enumerate(values, start=1)
