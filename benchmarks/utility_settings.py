@@ -51,7 +51,9 @@ def main(options: Options) -> None:
     real, scored = (list(real_set(prepared, side)) for side in sides)
     labels = tuple(label.name for label in prepared.schema.labels)
     volumes = Volumes(real, real[:1], scored, labels, prepared.schema.spacing_mm)
-    plain = UtilityConfig(arms=("R",), fractions=options.fractions, seeds=(0,), steps=options.steps, width=options.width)
+    plain = UtilityConfig(
+        arms=("R",), fractions=options.fractions, seeds=(0,), steps=options.steps, width=options.width
+    )
     runs = [(fraction, replace(plain, rates=(rate,))) for fraction in options.fractions for rate in options.rates]
     rows, started = [], time.perf_counter()
     with progress("rates on training patients", len(runs) * work_of(volumes, plain)) as bar:
@@ -61,7 +63,9 @@ def main(options: Options) -> None:
             found = run_job(job, volumes, config, options.work / digest, digest=digest, tell=bar.advance)
             bar.advance((number + 1) * work_of(volumes, plain))
             dices = [float(np.mean(row["dice"])) for row in found.rows]
-            rows.append({"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(np.mean(dices), 4)})
+            rows.append(
+                {"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(np.mean(dices), 4)}
+            )
             print(rows[-1], flush=True)
     result = {
         "command": "python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/"

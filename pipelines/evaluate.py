@@ -136,7 +136,18 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         from pipelines.utility import nnunet_report
         from synth.errors import ConfigError
 
-        undone = ("synthetic", "real", "training", "holdout", "judge", "model", "export_arms", "utility", "only", "gate")
+        undone = (
+            "synthetic",
+            "real",
+            "training",
+            "holdout",
+            "judge",
+            "model",
+            "export_arms",
+            "utility",
+            "only",
+            "gate",
+        )
         for name in undone:
             if getattr(self, name):
                 option = name.replace("_", "-")

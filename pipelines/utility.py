@@ -97,6 +97,8 @@ class UtilityOptions:
         configs = self.utility_configs()
         if self.export_arms is not None and self.native is None:
             raise ConfigError("--export-arms writes native volumes; give --native, what --data was prepared from")
+        if self.export_arms is not None and self.export_arms.resolve() == out.resolve():
+            raise ConfigError(f"--export-arms and --out are both {out}; give each its own")
         try:
             test = unseen(prepared, seen)
         except DataError as error:
@@ -165,7 +167,9 @@ def known_of(prepared: "Prepared", seen: "Seen | None") -> "Known":
     trained = frozenset(case.patient for case, digest in digests.items() if seen.trained().has(digest))
     others = [len(one.training) - sum(one.has(digest) for digest in digests.values()) for one in (first, *sources)]
     told = [f"{sum(others)} cases that are not among these training patients"] if sum(others) else []
-    told += [f"those of {seen.gap}, which it was fine-tuned from and which does not say whom it saw"] if seen.gap else []
+    told += (
+        [f"those of {seen.gap}, which it was fine-tuned from and which does not say whom it saw"] if seen.gap else []
+    )
     return Known(trained, len(seen.holdout), " and ".join(told))
 
 

@@ -122,9 +122,7 @@ def collected(
 ) -> UtilityScores:
     """Return the results of an experiment with what their rows mean."""
     known = knowledge_of(volumes, config.fractions, config.seeds)
-    return UtilityScores(
-        config, tuple(results), volumes.labels, "", known, left_out, dims=volumes.test[0].mask.ndim
-    )
+    return UtilityScores(config, tuple(results), volumes.labels, "", known, left_out, dims=volumes.test[0].mask.ndim)
 
 
 def check(volumes: Volumes, config: UtilityConfig) -> tuple[list[Job], dict[Cell, str]]:

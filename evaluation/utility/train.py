@@ -98,9 +98,7 @@ class _Order:
         return self.left.pop()
 
 
-def _pair(
-    item: Judged, arm: str, given: Sequence[Judged], patch: tuple[int, ...], rng: np.random.Generator
-) -> Pair:
+def _pair(item: Judged, arm: str, given: Sequence[Judged], patch: tuple[int, ...], rng: np.random.Generator) -> Pair:
     """Return a patch of one volume as its arm sees it."""
     pair = np.asarray(item.image, dtype=np.float32), np.asarray(item.mask)
     if arm in ("RA", "RSA"):
