@@ -9,11 +9,13 @@ the real arm, its test patients are tested on; the hold-out patients, which chos
 At a tenth of the real patients: R, R + S, R + classical augmentation, R repeated and R + copies; beside them G, all
 real patients (whom the model saw), and S, which stands against G.
 
-WORK keeps the pairs and every network's scores: the same command goes on after a kill, and says how long the rest takes.
+WORK keeps the pairs and every network's scores: the same command goes on after a kill, and says how long the rest
+takes.
 `--smoke` runs all of it in small on a cohort of its own, for the way alone: its figures mean nothing.
 """
 
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,7 @@ from pipelines.judges import class_attribute
 from pipelines.utility import run_experiment, unseen, volumes_of
 from synth.data.prepared import Prepared
 from synth.data.seen import Seen, require_trained_on
+from synth.errors import Interrupted
 
 SMOKE = {"pairs": 4, "fraction": 0.5, "seeds": 1, "steps": 2, "width": 8, "arms": ("R", "RS"), "tests": 5}
 """Options of --smoke."""
@@ -105,13 +108,13 @@ def main(options: Options) -> None:
     _do("generate", [options.model, "--out", str(pairs), *made])
     generated = time.perf_counter() - started
     prepared, volumes, seen = _volumes(options, pairs)
-    found, counts = [], []
+    found: list[UtilityScores] = []
+    networks: list[list[bool]] = []
     for config in options.configs():
         place, jobs = options.work / digest_of(volumes, config), config.jobs()
-        done = sum((place / f"{job.name}.json").is_file() for job in jobs)
-        print(f"{config.task}: {len(jobs)} networks of {config.steps} steps, {done} done before", flush=True)
+        networks.append([not (place / f"{job.name}.json").is_file() for job in jobs])
+        print(f"{config.task}: {len(jobs)} networks of {config.steps} steps, {sum(networks[-1])} to train", flush=True)
         found.append(run_experiment(prepared, volumes, config, options.work, workers=options.workers))
-        counts.append(len(jobs) - done)
         if found[-1].why_not:
             raise SystemExit(f"{config.task}: {found[-1].why_not}")
     report = _judged(volumes, prepared, found)
@@ -121,10 +124,7 @@ def main(options: Options) -> None:
         "population": prepared.schema.population,
         "model_records_its_patients": seen is not None,
         "n": {"real": len(volumes.real), "synthetic": len(volumes.synthetic), "test": len(volumes.test)},
-        "networks": {
-            "all": sum(len(config.jobs()) for config in options.configs()),
-            "trained in this run": sum(counts),
-        },
+        "networks": {"all": sum(map(len, networks)), "trained in this run": sum(map(sum, networks))},
         "seconds": {"generating": round(generated, 1), "all of this run": round(time.perf_counter() - started, 1)},
         **{name: told[name] for name in ("notes", "verdicts", "metrics", "not_computed")},
     }
@@ -169,4 +169,7 @@ def _judged(volumes: Volumes, prepared: Prepared, found: list[UtilityScores]) ->
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options))
+    except Interrupted as stop:
+        sys.exit(f"{stop or 'interrupted; run the same command again to go on'}")

@@ -62,10 +62,8 @@ def main(options: Options) -> None:
             job = config.job("R", fraction, 0.0, 0)
             found = run_job(job, volumes, config, options.work / digest, digest=digest, tell=bar.advance)
             bar.advance((number + 1) * work_of(volumes, plain))
-            dices = [float(np.mean(row["dice"])) for row in found.rows]
-            rows.append(
-                {"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(np.mean(dices), 4)}
-            )
+            dice = float(np.mean([np.mean(row["dice"]) for row in found.rows]))
+            rows.append({"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(dice, 4)})
             print(rows[-1], flush=True)
     result = {
         "command": "python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/"

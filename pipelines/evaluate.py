@@ -136,19 +136,8 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         from pipelines.utility import nnunet_report
         from synth.errors import ConfigError
 
-        undone = (
-            "synthetic",
-            "real",
-            "training",
-            "holdout",
-            "judge",
-            "model",
-            "export_arms",
-            "utility",
-            "only",
-            "gate",
-        )
-        for name in undone:
+        undone = ("synthetic", "real", "training", "holdout", "judge", "model", "export_arms", "utility", "only")
+        for name in (*undone, "gate"):
             if getattr(self, name):
                 option = name.replace("_", "-")
                 raise ConfigError(f"--nnunet judges nnU-Net's scores alone; leave --{option} out, or run it by itself")

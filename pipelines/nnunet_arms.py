@@ -301,7 +301,8 @@ def _readme(arms: Sequence[Arm], config: "UtilityConfig", volumes: "Volumes", va
 
 Each trains for the same number of steps by the plans of the real volumes, and is tested on the same {test} real
 volumes (imagesTs, labelsTs), of patients that neither generator nor any arm was trained on. `splits_final.json` has one
-fold: it validates on {validation} real volumes {whose}. {whom}. No arm validates on a synthetic volume; use fold 0, not `all`.
+fold: it validates on {validation} real volumes {whose}. No arm validates on a
+synthetic volume; use fold 0, not `all`. {whom}.
 {f"Not here: {', '.join(left)}, which differ in augmentation, and nnU-Net augments every arm." if left else ""}
 
 `bash commands.sh` plans, trains three networks an arm, predicts, evaluates and ends in

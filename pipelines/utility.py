@@ -167,9 +167,7 @@ def known_of(prepared: "Prepared", seen: "Seen | None") -> "Known":
     trained = frozenset(case.patient for case, digest in digests.items() if seen.trained().has(digest))
     others = [len(one.training) - sum(one.has(digest) for digest in digests.values()) for one in (first, *sources)]
     told = [f"{sum(others)} cases that are not among these training patients"] if sum(others) else []
-    told += (
-        [f"those of {seen.gap}, which it was fine-tuned from and which does not say whom it saw"] if seen.gap else []
-    )
+    told += [f"those of {seen.gap}, its source, which does not say whom it saw"] if seen.gap else []
     return Known(trained, len(seen.holdout), " and ".join(told))
 
 

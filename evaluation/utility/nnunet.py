@@ -58,9 +58,8 @@ def read_arms(
     for arm, own in files.items():
         for file in own:
             if owner.setdefault(file.resolve(), arm) != arm:
-                raise DataError(
-                    f"--nnunet: {file} is in the folders of both {owner[file.resolve()]} and {arm}; give each arm its own"
-                )
+                both = f"{owner[file.resolve()]} and {arm}"
+                raise DataError(f"--nnunet: {file} is in the folders of both {both}; give each arm its own")
     read = {arm: _rows(arm, own) for arm, own in files.items()}
     first = next(iter(read))
     cases = set(read[first])
