@@ -326,7 +326,7 @@ def _plan(scores: UtilityScores) -> str:
     tuned = (
         f"each network at the best of {len(config.rates)} learning rates, tried for 1/{TUNING} of the steps and scored "
         "on training patients set apart"
-        if len(config.rates) > 1
+        if config.tuning_steps
         else f"learning rate {config.rates[0]:g}, not tuned"
     )
     seeds = f", {len(config.seeds)} seeds, fewer than the {LEAST_SEEDS} that tell chance from gain"

@@ -118,7 +118,7 @@ def sides(job: Job, volumes: Volumes, config: UtilityConfig) -> Sides:
     own = sum(job.task == "segmentation" or volumes.level(item) >= 0 for item in real)
     own = 0 if job.arm in ("S", "T") else own if job.arm in ("RS", "RSA", "RT") else len(train)
     found = Sides(tuple(train), own, len(train) - own)
-    return found if len(config.rates) == 1 else _tuned(found, job, real or list(pool), volumes, config)
+    return found if not config.tuning_steps else _tuned(found, job, real or list(pool), volumes, config)
 
 
 def _tuned(found: Sides, job: Job, real: list[Judged], volumes: Volumes, config: UtilityConfig) -> Sides:

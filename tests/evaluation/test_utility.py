@@ -71,10 +71,14 @@ def test_arms_of_a_seed_share_their_real_patients_and_differ_in_the_rest() -> No
 
 def test_ratios_take_as_many_as_asked_or_say_what_is_missing() -> None:
     data = volumes()
-    config = UtilityConfig(ratios=(0.5, 1.0, 2.0), fractions=(0.5,))
+    config = UtilityConfig(ratios=(2.0, 0.5, 1.0), fractions=(0.5,))
     assert [sides(config.job("RS", 0.5, r, 1), data, config).synthetic for r in (0.5, 1.0)] == [2, 4]
-    with pytest.raises(DataError, match="ratio 2 to 4 real volumes needs 8 synthetic ones, there are 6"):
-        check(data, config)
+    jobs, left_out = check(data, config)
+    said = "ratio 2 to 4 real volumes needs 8 synthetic ones, there are 6"
+    assert list(left_out) == [(0.5, 2.0)] and left_out[0.5, 2.0].startswith(said)
+    assert {job.ratio for job in jobs} == {-1.0, 0.5, 1.0}, "the other cells are run"
+    with pytest.raises(DataError, match=said):
+        check(data, replace(config, ratios=(2.0,)))
 
 
 def test_jobs_are_named_once_and_real_ones_do_not_depend_on_ratios() -> None:
@@ -91,8 +95,13 @@ def test_tuning_patients_are_real_and_apart_from_training_and_test() -> None:
     for arm in ARMS:
         own = sides(config.job(arm, 1.0, 0.0, 0), data, config)
         tuned = {item.whose for item in own.tune}
-        assert tuned and not tuned & {item.whose for item in own.train}
+        assert tuned and not tuned & {item.whose for item in own.rehearsal}
         assert not tuned & {item.whose for item in data.test}
+        assert own.train == sides(config.job(arm, 1.0, 0.0, 0), data, UtilityConfig()).train, "none is lost to tuning"
+    few = sides(config.job("R", 0.5, 0.0, 0), data, config)
+    assert {item.whose for item in few.tune} < {item.whose for item in few.train}, "those of the fraction alone"
+    with pytest.raises(DataError, match="1 real patients are too few to tune"):
+        sides(config.job("R", 0.25, 0.0, 0), data, config)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +344,8 @@ def test_a_network_learns_from_either_side_and_the_report_says_so(
     assert report.metrics["utility.synthetic_only"].value > 0.9 and "synthetic_only" in report.verdicts
     assert ("utility" in report.verdicts) == ("RS" in config.arms)
     assert {"utility.hd95.R", "utility.nsd.R", "utility.ece.R", "utility.brier.R"} <= set(report.metrics)
-    assert report.metrics["utility.detection.R.large"].value > 0.9
+    found = [one for name, one in report.metrics.items() if name.startswith("utility.detection.R.")]
+    assert all(one.value > 0.9 and one.interval for one in found) and sum(one.n for one in found) == 12
     if "RR" in config.arms:
         found = report.metrics["utility.dice_gain"]
         assert found.interval is not None and found.floor is not None
@@ -369,7 +379,7 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
         for case in range(30):
             dices = level[job.arm] + added + base[case] + rng.normal(0, 0.01)
             row = {"case": f"c{case}", "patient": f"p{case}", "dice": [dices], "nsd": [0.5], "hd95": [1.0]}
-            rows.append(row | {"ece": [None], "brier": [0.1]})
+            rows.append(row | {"ece": [None], "brier": [0.1], "crps": [0.2]})
         return Result(job, 3, 5, 1e-3, tuple(rows))
 
     scored = UtilityScores(config, tuple(result(job) for job in config.jobs()), ("lesion",))
