@@ -19,7 +19,7 @@ from evaluation.utility.augment import affine, bias_field, classical, cutmix, ga
 from evaluation.utility.compare import Scores, adjusted, gain, ratio
 from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.network import build, patch_of, reduced, scores_of
-from evaluation.utility.run import Result, UtilityScores, check, digest_of, run_jobs
+from evaluation.utility.run import Result, UtilityScores, digest_of, run_jobs
 from evaluation.utility.score import COVERED, calibration
 from evaluation.utility.tables import compared, measure, results_of, table
 from synth.errors import ConfigError, DataError
@@ -69,39 +69,12 @@ def test_arms_of_a_seed_share_their_real_patients_and_differ_in_the_rest() -> No
     assert set(real) < whole and len(whole) == 8
 
 
-def test_ratios_take_as_many_as_asked_or_say_what_is_missing() -> None:
-    data = volumes()
-    config = UtilityConfig(ratios=(2.0, 0.5, 1.0), fractions=(0.5,))
-    assert [sides(config.job("RS", 0.5, r, 1), data, config).synthetic for r in (0.5, 1.0)] == [2, 4]
-    jobs, left_out = check(data, config)
-    said = "ratio 2 to 4 real volumes needs 8 synthetic ones, there are 6"
-    assert list(left_out) == [(0.5, 2.0)] and left_out[0.5, 2.0].startswith(said)
-    assert {job.ratio for job in jobs} == {-1.0, 0.5, 1.0}, "the other cells are run"
-    with pytest.raises(DataError, match=said):
-        check(data, replace(config, ratios=(2.0,)))
-
-
 def test_jobs_are_named_once_and_real_ones_do_not_depend_on_ratios() -> None:
     config = UtilityConfig(arms=("R", "S", "RS"), fractions=(0.1, 1.0), ratios=(1.0, 2.0), seeds=(0, 1))
     names = [job.name for job in config.jobs()]
     assert len(names) == len(set(names)) == 2 * (2 + 4 + 4)
     whole = UtilityConfig(arms=("R", "S", "RS"), fractions=(0.1, 1.0), seeds=(0,))
     assert sum("_S_" in job.name for job in whole.jobs()) == 1, "the whole set depends on no fraction"
-
-
-def test_tuning_patients_are_real_and_apart_from_training_and_test() -> None:
-    data = volumes()
-    config = UtilityConfig(rates=(1e-3, 3e-3), arms=tuple(ARMS))
-    for arm in ARMS:
-        own = sides(config.job(arm, 1.0, 0.0, 0), data, config)
-        tuned = {item.whose for item in own.tune}
-        assert tuned and not tuned & {item.whose for item in own.rehearsal}
-        assert not tuned & {item.whose for item in data.test}
-        assert own.train == sides(config.job(arm, 1.0, 0.0, 0), data, UtilityConfig()).train, "none is lost to tuning"
-    few = sides(config.job("R", 0.5, 0.0, 0), data, config)
-    assert {item.whose for item in few.tune} < {item.whose for item in few.train}, "those of the fraction alone"
-    with pytest.raises(DataError, match="1 real patients are too few to tune"):
-        sides(config.job("R", 0.25, 0.0, 0), data, config)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from evaluation.evidence import Evidence
 from evaluation.judge import judge
 from evaluation.report import Report
 from evaluation.utility.arms import Known, sides
-from evaluation.utility.config import Job, UtilityConfig
+from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.knowledge import knowledge_of
 from evaluation.utility.run import Result, UtilityScores, check, collected, work_of
 from evaluation.utility.tables import LEAST_LESIONS, further, lesions_of, size_bins
@@ -30,8 +30,9 @@ def result(job: Job, *, better: float = 0.0, cases: int = 12) -> Result:
     for case in range(cases):
         change = better + rng.normal(0, 0.005)
         row: dict[str, Any] = {"case": f"c{case}", "patient": f"p{case}"}
-        row |= {"dice": [0.6 + change], "nsd": [0.7 + change], "hd95": [9.0 - 20 * change]}
-        row |= {"ece": [0.2 - change], "brier": [0.2 - change], "crps": [0.5 - change], "false_lesions": 1}
+        values = {"dice": 0.6 + change, "nsd": 0.7 + change, "hd95": 9.0 - 20 * change}
+        values |= {"ece": 0.2 - change, "brier": 0.2 - change, "crps": 0.5 - change}
+        row |= {name: [value, value] for name, value in values.items()} | {"false_lesions": 1}
         rows.append(row | {"lesions": [[size, size > 0.1 or better > 0] for size in SIZES]})
     return Result(job, 3, 5, 1e-2, tuple(rows))
 
@@ -165,6 +166,33 @@ def test_seeds_that_counted_other_lesions_are_refused() -> None:
     with pytest.raises(DataError, match="other lesions"):
         lesions_of([one, other])
     assert lesions_of([replace(one, rows=())]) is None
+
+
+def test_ratios_take_as_many_as_asked_or_say_what_is_missing() -> None:
+    data = volumes()
+    config = UtilityConfig(ratios=(2.0, 0.5, 1.0), fractions=(0.5,))
+    assert [sides(config.job("RS", 0.5, r, 1), data, config).synthetic for r in (0.5, 1.0)] == [2, 4]
+    jobs, left_out = check(data, config)
+    said = "ratio 2 to 4 real volumes needs 8 synthetic ones, there are 6"
+    assert list(left_out) == [(0.5, 2.0)] and left_out[0.5, 2.0].startswith(said)
+    assert {job.ratio for job in jobs} == {-1.0, 0.5, 1.0}, "the other cells are run"
+    with pytest.raises(DataError, match=said):
+        check(data, replace(config, ratios=(2.0,)))
+
+
+def test_tuning_patients_are_real_and_apart_from_training_and_test() -> None:
+    data = volumes()
+    config = UtilityConfig(rates=(1e-3, 3e-3), arms=tuple(ARMS))
+    for arm in ARMS:
+        own = sides(config.job(arm, 1.0, 0.0, 0), data, config)
+        tuned = {item.whose for item in own.tune}
+        assert tuned and not tuned & {item.whose for item in own.rehearsal}
+        assert not tuned & {item.whose for item in data.test}
+        assert own.train == sides(config.job(arm, 1.0, 0.0, 0), data, UtilityConfig()).train, "none is lost to tuning"
+    few = sides(config.job("R", 0.5, 0.0, 0), data, config)
+    assert {item.whose for item in few.tune} < {item.whose for item in few.train}, "those of the fraction alone"
+    with pytest.raises(DataError, match="1 real patients are too few to tune"):
+        sides(config.job("R", 0.25, 0.0, 0), data, config)
 
 
 def test_rates_are_compared_for_a_third_of_the_steps_on_training_patients_alone() -> None:
