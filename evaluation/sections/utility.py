@@ -264,7 +264,7 @@ def _verdicts(
     else:
         verdict = gain_verdict(one, _UNITS[family], "R + S against R")
         report.verdicts[f"utility{kind}"] = verdict if known is None else replace(verdict, why=_whose(verdict, known))
-    only = next((value for (_, arm, _), value in found.items() if arm == "S"), None)
+    only = next((value for (_, *pair), value in found.items() if pair == ["S", "R"]), None)
     if only is not None:
         said = {True: "reaches", False: "stays below", None: "cannot be told from"}[only.found]
         why = f"trained on the synthetic set alone, a network {said} {NON_INFERIORITY:g} of the real arm's score: "

@@ -79,7 +79,8 @@ def compared(
         for arm, other in COMPARED:
             if arm in arms and other in arms:
                 found[cell, arm, other] = gain(f"{arm}-{other}", arms[arm], arms[other], seed=seed)
-        if "S" in arms and whole is not None and not any(key[0][1] == cell[1] for key in found if key[1] == "S"):
+        held = {of[1] for of, *pair in found if pair == ["S", "R"]}
+        if "S" in arms and whole is not None and cell[1] not in held:
             found[cell, "S", "R"] = ratio("S/R", arms["S"], whole, margin=NON_INFERIORITY, seed=seed)
     return dict(zip(found, adjusted(list(found.values())), strict=True))
 

@@ -78,6 +78,15 @@ def test_the_ceiling_is_real_volumes_of_all_patients_at_equal_steps_and_trained_
     assert "utility.dice_gain.RS_G.real100" not in report.metrics, "there R is G itself"
 
 
+def test_a_copying_generator_is_the_ceiling_of_the_synthetic_arm() -> None:
+    report = judged(scored(UtilityConfig(fractions=(0.5,), arms=("R", "S", "RS", "T", "RT", "G"))))
+    assert report.metrics["utility.dice_gain.S_T"].value == pytest.approx(0.01, abs=0.005)
+    assert report.metrics["utility.dice_gain.RS_RT"].value == pytest.approx(0.05, abs=0.005)
+    only = report.metrics["utility.synthetic_only"]
+    assert only.value == pytest.approx(0.61 / 0.7, abs=0.02), "S against all real patients, beside S against T"
+    assert "synthetic_only" in report.verdicts
+
+
 def test_a_generator_of_exactly_the_segmenters_patients_is_called_clean() -> None:
     report = judged(scored(UtilityConfig(arms=("R", "RS")), Known(everyone())))
     assert report.verdicts["utility"].why.endswith("the segmenter got 4 real patients, the generator 4 (clean)")
@@ -196,7 +205,7 @@ def test_tuning_patients_are_real_and_apart_from_training_and_test() -> None:
 
 
 def test_rates_are_compared_for_a_third_of_the_steps_on_training_patients_alone() -> None:
-    config = UtilityConfig(arms=("R",), seeds=(0,), steps=30, width=8, blocks=False, rates=(1e-6, 1e-2))
+    config = UtilityConfig(arms=("R",), seeds=(0,), steps=60, width=8, blocks=False, rates=(1e-6, 1e-2))
     data, job = volumes(), config.job("R", 1.0, 0.0, 0)
     blank = replace(data, test=[replace(item, mask=0 * item.mask) for item in data.test])
     counted: list[int] = []
@@ -205,7 +214,7 @@ def test_rates_are_compared_for_a_third_of_the_steps_on_training_patients_alone(
         for given in (data, blank)
     ]
     assert rates == [1e-2, 1e-2], "a rate that learns nothing is not taken, whatever the test volumes are"
-    assert len(counted) == 2 * (30 + 2 * 10) == 2 * (work_of(data, config) - len(data.test))
+    assert len(counted) == 2 * (60 + 2 * 20) == 2 * (work_of(data, config) - len(data.test))
 
 
 def test_few_seeds_and_tuning_are_said_in_the_plan() -> None:
