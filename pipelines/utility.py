@@ -305,8 +305,10 @@ def nnunet_report(pairs: Sequence[str], out: Path, *, data: Path | None, seed: i
     from synth.data.prepared import Prepared
     from synth.errors import DataError, OutputError
 
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
-        raise OutputError(f"{out} {'is not empty' if out.is_dir() else 'is a file'}; give --overwrite or another --out")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; give another --out")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise OutputError(f"{out} is not empty; give --overwrite or another --out")
     given = arms_of(pairs)
     place = out.resolve()
     for one in (folder.resolve() for folders in given.values() for folder in folders):

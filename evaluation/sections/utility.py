@@ -135,7 +135,7 @@ def _draw(
     title = f"{unit} on real test patients by arm ({', '.join(f'{arm} {ARMS[arm]}' for arm, _ in rows)})"
     dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in rows]
     report.charts.append(("utility", Dots(title, dots)))
-    for axis, over in enumerate(("share of real training patients", "synthetic to real volumes")):
+    for axis, over in enumerate(("share of real training patients", "ratio of synthetic to real volumes")):
         line = {cell[axis]: arms for cell, arms in sorted(cells.items()) if cell[1 - axis] == first[1 - axis]}
         if len(line) > 1:
             title = f"{unit} on real test patients over the {over}, with 95 % intervals"

@@ -94,8 +94,8 @@ def test_runs_of_one_arm_against_other_references_are_refused(
 
 
 def test_faulty_asks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    real, both = two(tmp_path)
-    missing = tmp_path / "nowhere"
+    root, missing = tmp_path / "arms", tmp_path / "nowhere"
+    real, both = two(root)
     out = tmp_path / "report"
     for options, said in (
         ([real], "--nnunet names 1 arm"),
@@ -104,7 +104,7 @@ def test_faulty_asks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([real, "RS="], "names no arm or no folder"),
         ([real, both.replace("RS=", "R.S/=")], "'R.S/' is no name of an arm"),
         ([real, real.replace("R=", "RS=")], "is in the folders of both R and RS"),
-        ([f"R={tmp_path}", both], "is in the folders of both R and RS"),
+        ([f"R={root}", both], "is in the folders of both R and RS"),
         ([real, both, "--synthetic", str(missing)], "leave --synthetic out"),
         ([real, both, "--gate"], "leave --gate out"),
         ([real, both, "--data", str(missing)], "is not a prepared folder"),
@@ -112,7 +112,7 @@ def test_faulty_asks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert said in refused(capsys, out, "--nnunet", *options), options
     out.write_text("a file")
     assert "is a file" in refused(capsys, out, "--nnunet", real, both)
-    assert "lie in one another" in refused(capsys, tmp_path / "R" / "report", "--nnunet", real, both)
+    assert "lie in one another" in refused(capsys, root / "R" / "report", "--nnunet", real, both)
 
 
 def test_scores_of_training_patients_are_refused(
