@@ -163,9 +163,9 @@ def known_of(prepared: "Prepared", seen: "Seen | None") -> "Known":
     if seen is None:
         return Known()
     first, *sources = (replace(one, holdout=(), source=None) for one in seen.line)
-    digests = {case: prepared.digest(case) for case in prepared.split("train")}
-    trained = frozenset(case.patient for case, digest in digests.items() if seen.trained().has(digest))
-    others = [len(one.training) - sum(one.has(digest) for digest in digests.values()) for one in (first, *sources)]
+    digests = [(case.patient, prepared.digest(case)) for case in prepared.split("train")]
+    trained = frozenset(patient for patient, digest in digests if seen.trained().has(digest))
+    others = [len(one.training) - sum(one.has(digest) for _, digest in digests) for one in (first, *sources)]
     told = [f"{sum(others)} cases that are not among these training patients"] if sum(others) else []
     told += [f"those of {seen.gap}, its source, which does not say whom it saw"] if seen.gap else []
     return Known(trained, len(seen.holdout), " and ".join(told))
