@@ -133,8 +133,15 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         )
 
     def _nnunet(self) -> int:
+        """Judge nnU-Net's scores alone. Errors: ConfigError for options that would be left undone."""
         from pipelines.utility import nnunet_report
+        from synth.errors import ConfigError
 
+        undone = ("synthetic", "real", "training", "holdout", "judge", "model", "export_arms", "utility", "only")
+        for name in (*undone, "gate"):
+            if getattr(self, name):
+                option = name.replace("_", "-")
+                raise ConfigError(f"--nnunet judges nnU-Net's scores alone; leave --{option} out, or run it by itself")
         _say(nnunet_report(self.nnunet, self.out, data=self.data, seed=self.seed, overwrite=self.overwrite), self.out)
         return 0
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from synth.data.prepared import Prepared
     from synth.formats.nnunet import DatasetWriter
 
-EXPORTED = ("R", "S", "RS", "RR", "T", "RT")
+EXPORTED = ("R", "S", "RS", "RR", "T", "RT", "G")
 """Arms that differ in their volumes. The others differ in augmentation, which nnU-Net does for every arm."""
 _VALIDATION = 0.1
 PLANS = "nnUNetPlans"
+_POOL = ".volumes"
 
 
 @dataclass(frozen=True)
@@ -50,35 +51,66 @@ def export_arms(
 
     Every arm validates on the same real patients: those held out of the generator's training, or, where there are
     none, a tenth of its training patients, taken from every arm. Test cases are those of `volumes`.
+    A fault or a kill leaves nothing under `out`.
     Errors: DataError for a native dataset that `prepared` was not made from, ids in both sets or too few patients;
-    ConfigError without the arm R; OutputError where `out` holds something.
+    ConfigError without the arm R; OutputError where `out` holds something, or lies in one of the sets or around one.
     """
-    from pipelines.progress import progress
-    from synth.errors import OutputError
     from synth.formats import read
     from synth.io import write_bytes
 
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty; give another --export-arms, or remove it")
+    out = out.resolve()
+    _require_free(out, (native, synthetic, prepared.folder))
     real, made = read(native), read(synthetic)
     validation, seen = _validation(prepared)
     test = [item.case for item in volumes.test]
     arms = _arms(config, volumes, held=set(validation) if seen else set())
     _check(prepared, real, made, validation, test)
-    pool = out / ".volumes"
+    part = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write_arms(part, arms, (real, made, prepared), validation, test)
+        shutil.rmtree(part / _POOL)
+        write_bytes(part / "commands.sh", commands(arms, dims=len(prepared.schema.grid)).encode())
+        write_bytes(part / "README.md", _readme(arms, config, volumes, len(validation), seen=seen).encode())
+        if out.exists():
+            out.rmdir()  # empty: checked above
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return arms
+
+
+def _require_free(out: Path, sets: Iterable[Path]) -> None:
+    """Errors: OutputError where `out` is a file, holds something, or shares a place with one of the sets."""
+    from synth.errors import OutputError
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "not empty" if out.is_dir() else "a file"
+        raise OutputError(f"{out} is {what}; give another --export-arms, or remove it")
+    for place in (one.resolve() for one in sets):
+        if out == place or out in place.parents or place in out.parents:
+            raise OutputError(f"--export-arms {out} and {place} lie in one another; give another --export-arms")
+
+
+def _write_arms(
+    out: Path,
+    arms: Sequence[Arm],
+    sets: "tuple[Dataset, Dataset, Prepared]",
+    validation: Sequence[str],
+    test: Sequence[str],
+) -> None:
+    """Write each volume once, and link it into every arm that has it."""
+    from pipelines.progress import progress
+
+    real, made, prepared = sets
     needed = dict.fromkeys([*(source for arm in arms for _, source in arm.train), *validation, *test])
+    writer = _writer(out / _POOL, "volumes", real)
     with progress("exporting arms", len(needed)) as bar:
-        writer = _writer(pool, "volumes", real)
         for case in needed:
             _write_volume(writer, case, real, made, prepared)
             bar.advance()
-        for arm in arms:
-            _write_arm(out, arm, writer, real, validation, test)
-    shutil.rmtree(pool)
-    dims = len(prepared.schema.grid)
-    write_bytes(out / "commands.sh", commands(arms, dims=dims).encode())
-    write_bytes(out / "README.md", _readme(arms, config, len(validation), len(test), seen=seen).encode())
-    return arms
+    for arm in arms:
+        _write_arm(out, arm, writer, real, validation, test)
 
 
 def commands(arms: Sequence[Arm], *, dims: int, runs: int = 3) -> str:
@@ -144,7 +176,8 @@ def _arms(config: "UtilityConfig", volumes: "Volumes", *, held: set[str]) -> lis
 
     if "R" not in config.arms:
         raise ConfigError("--export-arms plans on real volumes; have R among --utility-arms")
-    names = sorted((arm for arm in config.arms if arm in EXPORTED), key=EXPORTED.index)
+    whole = config.fractions[0] == 1.0  # R has every patient itself
+    names = sorted((arm for arm in config.arms if arm in EXPORTED and not (whole and arm == "G")), key=EXPORTED.index)
     left = replace(volumes, real=[item for item in volumes.real if item.case not in held])
     fraction, ratio = config.cells()[0]
     out = []
@@ -244,12 +277,16 @@ def _link(old: Path, new: Path) -> None:
         shutil.copyfile(old, new)
 
 
-def _readme(arms: Sequence[Arm], config: "UtilityConfig", validation: int, test: int, *, seen: bool) -> str:
+def _readme(arms: Sequence[Arm], config: "UtilityConfig", volumes: "Volumes", validation: int, *, seen: bool) -> str:
     """Return what the folder holds, in words."""
     from evaluation.utility.config import ARMS
+    from evaluation.utility.knowledge import knowledge_of
 
+    (known,) = knowledge_of(volumes, config.fractions[:1], config.seeds[:1])
+    test = len(volumes.test)
     rows = "\n".join(f"| {arm.folder} | {ARMS[arm.name]} | {len(arm.train)} |" for arm in arms)
     left = [arm for arm in config.arms if arm not in EXPORTED]
+    whom = f"{known.words[0].upper()}{known.words[1:]}"
     whose = (
         "from the patients that the generator was trained on, taken out of every arm: there were no others. Validation "
         "scores of arms with synthetic volumes may be too good; compare test scores alone"
@@ -264,7 +301,8 @@ def _readme(arms: Sequence[Arm], config: "UtilityConfig", validation: int, test:
 
 Each trains for the same number of steps by the plans of the real volumes, and is tested on the same {test} real
 volumes (imagesTs, labelsTs), of patients that neither generator nor any arm was trained on. `splits_final.json` has one
-fold: it validates on {validation} real volumes {whose}. No arm validates on a synthetic volume; use fold 0, not `all`.
+fold: it validates on {validation} real volumes {whose}. No arm validates on a
+synthetic volume; use fold 0, not `all`. {whom}.
 {f"Not here: {', '.join(left)}, which differ in augmentation, and nnU-Net augments every arm." if left else ""}
 
 `bash commands.sh` plans, trains three networks an arm, predicts, evaluates and ends in

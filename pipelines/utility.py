@@ -5,15 +5,15 @@ Wires `evaluation.utility`; the statistics and the training are there.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from evaluation.evidence import Judged
     from evaluation.report import Report
-    from evaluation.utility.arms import Volumes
-    from evaluation.utility.config import UtilityConfig
+    from evaluation.utility.arms import Known, Volumes
+    from evaluation.utility.config import Job, UtilityConfig
     from evaluation.utility.run import UtilityScores
     from pipelines.progress import Progress
     from synth.data.prepared import Prepared, PreparedCase
@@ -30,8 +30,9 @@ class UtilityOptions:
     """Train networks with and without the set and test them on real patients never trained on: takes minutes."""
     utility_tasks: tuple[Literal["segmentation", "classification"], ...] = ("segmentation",)
     """What the networks learn: masks, the first categorical attribute, or both."""
-    utility_arms: tuple[str, ...] = ("R", "S", "RS", "RA", "RR")
-    """R real, S synthetic, RS both, RA real augmented, RR real repeated, RSA, RX CutMix, T and RT copies."""
+    utility_arms: tuple[str, ...] = ("R", "S", "RS", "RA", "RR", "G")
+    """R real, S synthetic, RS both, RA real augmented, RR real repeated, RSA, RX CutMix, T and RT copies, G all real
+    training patients at whatever fraction: those that the generator saw."""
     utility_fractions: tuple[float, ...] = (1.0,)
     """Shares of the real training patients; the first is the headline."""
     utility_ratios: tuple[float, ...] = ()
@@ -42,6 +43,8 @@ class UtilityOptions:
     """Steps of training, the same for every arm."""
     utility_width: int = 16
     """Width of the network's first level, a multiple of 8."""
+    utility_rates: tuple[float, ...] = (1e-2,)
+    """Learning rates; of several, each network takes the best on training patients set apart: about twice the time."""
     utility_lesions: tuple[str, ...] = ()
     """Labels whose separate parts count as lesions; none = those whose names say so."""
     utility_folder: Path | None = None
@@ -73,6 +76,7 @@ class UtilityOptions:
                 seeds=tuple(range(self.utility_seeds)),
                 steps=self.utility_steps,
                 width=self.utility_width,
+                rates=self.utility_rates,
                 lesions=self.utility_lesions,
             )
             for task in self.utility_tasks
@@ -93,12 +97,15 @@ class UtilityOptions:
         configs = self.utility_configs()
         if self.export_arms is not None and self.native is None:
             raise ConfigError("--export-arms writes native volumes; give --native, what --data was prepared from")
+        if self.export_arms is not None and self.export_arms.resolve() == out.resolve():
+            raise ConfigError(f"--export-arms and --out are both {out}; give each its own")
         try:
-            volumes = volumes_of(prepared, made, unseen(prepared, seen))
+            test = unseen(prepared, seen)
         except DataError as error:
             if self.export_arms is not None:
                 raise
             return [UtilityScores(config, (), why_not=error.unnamed) for config in configs]
+        volumes = volumes_of(prepared, made, test, seen)
         if self.export_arms is not None and self.native is not None:
             from pipelines.nnunet_arms import export_arms
 
@@ -112,17 +119,25 @@ class UtilityOptions:
 def unseen(prepared: "Prepared", seen: "Seen | None") -> "tuple[PreparedCase, ...]":
     """Return the real cases to test on, of patients that neither trained the generator nor chose its checkpoint.
 
-    Errors: DataError where there are none, or one patient only.
+    Errors: DataError where there are none, or one patient only; it stands in reports, and names no folder.
     """
     from synth.data.seen import unseen_cases
     from synth.errors import DataError
 
     if len({case.patient for case in prepared.cases}) == 1:
         raise DataError("one patient only: nothing can be held apart; add patients, three at least")
+    view = prepared if seen is None or seen.fold is None else prepared.at_fold(seen.fold)
+    if not view.split("test" if view.fold is None else "val"):
+        raise DataError(
+            "no real test patients; give --data that `synth prepare --test` made, or --training and --holdout with "
+            "further patients in --real"
+        )
     return unseen_cases(prepared, seen)
 
 
-def volumes_of(prepared: "Prepared", made: "Sequence[Judged]", test: "Sequence[PreparedCase]") -> "Volumes":
+def volumes_of(
+    prepared: "Prepared", made: "Sequence[Judged]", test: "Sequence[PreparedCase]", seen: "Seen | None" = None
+) -> "Volumes":
     """Return training, synthetic and test volumes of an experiment. Errors: DataError where a side is empty."""
     from evaluation.utility.arms import Volumes
     from pipelines.evidence import real_set
@@ -137,7 +152,23 @@ def volumes_of(prepared: "Prepared", made: "Sequence[Judged]", test: "Sequence[P
         spacing_mm=prepared.schema.spacing_mm,
         attribute=attribute,
         levels=next((a.levels for a in prepared.schema.attributes if a.name == attribute), ()),
+        generator=known_of(prepared, seen),
     )
+
+
+def known_of(prepared: "Prepared", seen: "Seen | None") -> "Known":
+    """Return which training patients the generator saw, and what else, as its set records it."""
+    from evaluation.utility.arms import Known
+
+    if seen is None:
+        return Known()
+    first, *sources = (replace(one, holdout=(), source=None) for one in seen.line)
+    digests = [(case.patient, prepared.digest(case)) for case in prepared.split("train")]
+    trained = frozenset(patient for patient, digest in digests if seen.trained().has(digest))
+    others = [len(one.training) - sum(one.has(digest) for _, digest in digests) for one in (first, *sources)]
+    told = [f"{sum(others)} cases that are not among these training patients"] if sum(others) else []
+    told += [f"those of {seen.gap}, its source, which does not say whom it saw"] if seen.gap else []
+    return Known(trained, len(seen.holdout), " and ".join(told))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +205,12 @@ def run_experiment(
     from synth.errors import DataError
 
     try:
-        check(volumes, config)
+        jobs, left_out = check(volumes, config)
     except DataError as error:
         return UtilityScores(config, (), why_not=error.unnamed)
-    digest, jobs = digest_of(volumes, config), config.jobs()
+    digest = digest_of(volumes, config)
     place = folder / digest
-    todo = [number for number, job in enumerate(jobs) if read_result(job, place, digest=digest) is None]
+    todo = [job for job in jobs if read_result(job, place, digest=digest) is None]
     shared = multiprocessing.get_context("spawn")
     test = tuple(item.case for item in volumes.test)
     done, stop = shared.Value("q", 0), shared.Value("b", 0)
@@ -189,10 +220,10 @@ def run_experiment(
         with progress(label, len(todo) * work_of(volumes, config)) as bar:
             _train_all(work, volumes, todo, min(workers or cores(), len(todo)), bar)
     results = [read_result(job, place, digest=digest) for job in jobs]
-    return collected([one for one in results if one is not None], volumes, config)
+    return collected([one for one in results if one is not None], volumes, config, left_out)
 
 
-def _train_all(work: _Work, volumes: "Volumes", todo: list[int], workers: int, bar: "Progress") -> None:
+def _train_all(work: _Work, volumes: "Volumes", todo: "list[Job]", workers: int, bar: "Progress") -> None:
     """Run jobs, here or in worker processes, and show how far all are.
 
     The processes are waited for by a thread, so that an interruption reaches this one, and they stop at their next
@@ -202,8 +233,8 @@ def _train_all(work: _Work, volumes: "Volumes", todo: list[int], workers: int, b
 
     if workers == 1:
         _begin(work, volumes)
-        for number in todo:
-            _run(number, lambda: bar.advance(work.done.value))
+        for job in todo:
+            _run(job, lambda: bar.advance(work.done.value))
         return
     failed: list[BaseException] = []
 
@@ -245,7 +276,7 @@ def _begin(work: _Work, volumes: "Volumes") -> None:
     _experiment["now"] = (work, volumes)
 
 
-def _run(number: int, told: Callable[[], None] = lambda: None) -> int:
+def _run(job: "Job", told: Callable[[], None] = lambda: None) -> None:
     """Train and score one job of the experiment at hand. Errors: Interrupted where it is told to stop."""
     from evaluation.utility.run import run_job
     from synth.errors import Interrupted
@@ -259,8 +290,7 @@ def _run(number: int, told: Callable[[], None] = lambda: None) -> int:
             work.done.value += 1
         told()
 
-    run_job(work.config.jobs()[number], volumes, work.config, work.folder, digest=work.digest, tell=tell)
-    return number
+    run_job(job, volumes, work.config, work.folder, digest=work.digest, tell=tell)
 
 
 def nnunet_report(pairs: Sequence[str], out: Path, *, data: Path | None, seed: int, overwrite: bool) -> "Report":
@@ -273,13 +303,27 @@ def nnunet_report(pairs: Sequence[str], out: Path, *, data: Path | None, seed: i
     from evaluation.sections.utility import nnunet_figures
     from evaluation.utility.nnunet import arms_of, read_arms
     from synth.data.prepared import Prepared
-    from synth.errors import OutputError
+    from synth.errors import DataError, OutputError
 
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; give another --out")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise OutputError(f"{out} is not empty; give --overwrite or another --out")
+    given = arms_of(pairs)
+    place = out.resolve()
+    for one in (folder.resolve() for folders in given.values() for folder in folders):
+        if place == one or place in one.parents or one in place.parents:
+            raise OutputError(f"--out {out} and {one} lie in one another; give another --out")
     prepared = None if data is None else Prepared.load(data)
     patients = None if prepared is None else {row.case: row.patient for row in prepared.rows}
-    arms = read_arms(arms_of(pairs), patients)
+    arms = read_arms(given, patients)
+    trained = set() if prepared is None else {case.case for case in prepared.split("train")}
+    known = sorted(set(next(iter(arms.values()))["dice"].cases) & trained)
+    if known:
+        raise DataError(
+            f"--nnunet: case {known[0]!r} is of a training patient of {data}; give the scores of test cases, as "
+            "nnUNetv2_evaluate_folder writes them, not those of nnU-Net's own validation"
+        )
     report = Report("as nnU-Net was tested on" if prepared is None else prepared.schema.population)
     report.patients_assumed = True if prepared is None else prepared.patients_assumed
     if report.patients_assumed:

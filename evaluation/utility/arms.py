@@ -1,7 +1,7 @@
-"""What each arm is trained on: lists of volumes, by patient. Trains nothing."""
+"""What each arm is trained on: lists of volumes, by patient, and whom the generator saw. Trains nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,20 @@ LEAST_TRAIN = 2
 """Volumes below which no network is trained."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """Whom the generator saw, as its set records it.
+
+    patients    of the real training patients; None: nothing records it
+    chose       cases that chose its checkpoint
+    elsewhere   in words, what else it saw; empty: nothing
+    """
+
+    patients: frozenset[str] | None = None
+    chose: int = 0
+    elsewhere: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Volumes:
     """The volumes of an experiment, all on one grid.
@@ -22,6 +36,7 @@ class Volumes:
     test        of patients that neither generator nor any arm sees
     labels      names of labels 1..K
     attribute   the categorical attribute of the classification task and its levels; empty without
+    generator   whom the generator saw; decides no score
     """
 
     real: Sequence[Judged]
@@ -31,7 +46,7 @@ class Volumes:
     spacing_mm: tuple[float, ...]
     attribute: str = ""
     levels: tuple[str, ...] = ()
-    population: str = ""
+    generator: Known = Known()
 
     def __post_init__(self) -> None:
         """Errors: DataError for no volumes of a side, other grids, or a patient on both sides."""
@@ -61,15 +76,17 @@ class Volumes:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What one job is trained on, in order and with repeats, and the real patients that tuning may look at.
+    """What one job is trained on, in order and with repeats.
 
     real, synthetic   how many of `train` are the arm's real volumes, and how many synthetic ones or copies
+    rehearsal, tune   where rates are compared: what is trained on, and real volumes of other patients to score
     """
 
     train: tuple[Judged, ...]
-    tune: tuple[Judged, ...]
     real: int
     synthetic: int
+    rehearsal: tuple[Judged, ...] = ()
+    tune: tuple[Judged, ...] = ()
 
 
 def sides(job: Job, volumes: Volumes, config: UtilityConfig) -> Sides:
@@ -77,7 +94,7 @@ def sides(job: Job, volumes: Volumes, config: UtilityConfig) -> Sides:
 
     Errors: DataError where the synthetic set is too small for the ratio, or too few volumes are left to train on.
     """
-    pool, tune = _split(volumes, config, job.seed)
+    pool = volumes.real
     real = _share(pool, job.fraction, job.seed) if job.fraction > 0 else []
     # S and T at a ratio are as many as RS would add: a ratio of the real volumes of that fraction
     count = 0 if job.ratio < 0 else _count(job.ratio, len(real), len(volumes.synthetic))
@@ -103,25 +120,31 @@ def sides(job: Job, volumes: Volumes, config: UtilityConfig) -> Sides:
     train = lists[job.arm]
     if job.task == "classification":
         train = [item for item in train if volumes.level(item) >= 0]
-        tune = [item for item in tune if volumes.level(item) >= 0]
     if len(train) < LEAST_TRAIN:
         raise DataError(f"arm {job.name} has {len(train)} volumes to train on; {LEAST_TRAIN} at least are needed")
     own = sum(job.task == "segmentation" or volumes.level(item) >= 0 for item in real)
     own = 0 if job.arm in ("S", "T") else own if job.arm in ("RS", "RSA", "RT") else len(train)
-    return Sides(tuple(train), tuple(tune), own, len(train) - own)
+    found = Sides(tuple(train), own, len(train) - own)
+    return found if not config.tuning_steps else _tuned(found, job, real or list(pool), volumes, config)
 
 
-def _split(volumes: Volumes, config: UtilityConfig, seed: int) -> tuple[list[Judged], list[Judged]]:
-    """Return real volumes to train on, and those of other patients to tune on: none where nothing is tuned."""
-    if len(config.rates) == 1:
-        return list(volumes.real), []
-    patients = sorted({item.whose for item in volumes.real})
-    drawn = numpy_rng(seed, "utility validation").permutation(len(patients))
+def _tuned(found: Sides, job: Job, real: list[Judged], volumes: Volumes, config: UtilityConfig) -> Sides:
+    """Return the sides with real patients of the fraction set apart to compare rates on. Errors: DataError."""
+    known = [item for item in real if job.task == "segmentation" or volumes.level(item) >= 0]
+    patients = sorted({item.whose for item in known})
+    drawn = numpy_rng(job.seed, "utility validation").permutation(len(patients))
     held = {patients[i] for i in drawn[: max(1, round(config.validation * len(patients)))]}
-    pool = [item for item in volumes.real if item.whose not in held]
-    if not pool:
-        raise DataError(f"{len(patients)} real training patients are too few to tune on some of them; give one rate")
-    return pool, [item for item in volumes.real if item.whose in held]
+    rehearsal = tuple(item for item in found.train if item.whose not in held)
+    if len(rehearsal) < LEAST_TRAIN:
+        raise DataError(
+            f"arm {job.name}: {len(patients)} real patients are too few to tune on some of them; give one rate"
+        )
+    return replace(found, rehearsal=rehearsal, tune=tuple(item for item in known if item.whose in held))
+
+
+def patients_at(fraction: float, volumes: Volumes, seed: int) -> frozenset[str]:
+    """Return the real patients that the arms of a fraction and seed train on."""
+    return frozenset(item.whose for item in _share(volumes.real, fraction, seed))
 
 
 def _share(pool: Sequence[Judged], fraction: float, seed: int) -> list[Judged]:

@@ -18,13 +18,17 @@ ARMS = {
     "RX": "real + CutMix",
     "RT": "real + copies of the generator's training volumes (leakage ceiling)",
     "T": "copies of the generator's training volumes alone (leakage ceiling)",
+    "G": "real, every training patient: all that the generator may have seen (its ceiling)",
 }
-"""By name, in words. With equal steps RR is R in another order: a control that must show no gain."""
+"""By name, in words. With equal steps RR is R in another order: a control that must show no gain. G is R at every
+patient, whatever the fraction: what the generator's patients are worth themselves."""
 SYNTHETIC = ("S", "RS", "RSA")
-COMPARED = (("RS", "R"), ("RS", "RA"), ("RS", "RR"), ("RSA", "RA"))
+COMPARED = (("RS", "R"), ("RS", "RA"), ("RS", "RR"), ("RSA", "RA"), ("RS", "G"), ("RS", "RT"), ("S", "T"))
 """Gains that are tested, where both arms were trained; beside them stands S over R as a ratio."""
-SCORES = 2
+SCORES = 3
 """Version of what scores mean: files of another one are not taken for these."""
+TUNING = 3
+"""A network that only tells how good a rate is takes a TUNING-th of the steps."""
 NON_INFERIORITY = 0.90
 """Share of the real arm's score that the synthetic arm must reach to stand for it."""
 
@@ -35,8 +39,10 @@ class UtilityConfig:
 
     fractions   shares of the real training patients; a smaller one is part of a larger one, anew for each seed
     ratios      synthetic to real volumes; empty: the whole synthetic set, whatever the fraction
-    rates       learning rates; of several, each arm takes the one that does best on real validation patients, a
-                share `validation` of those it would train on, apart from test. With one, nothing is tuned
+    rates       learning rates; of several, each network takes its own: it is trained with each for a third of the
+                steps (`TUNING`) without a share `validation` of the real patients of its fraction, on which the rates
+                are compared, and then anew on all its volumes. The same budget for every arm; no test patient has a
+                part in it. With one rate, nothing is tuned
     blocks      a voxel of the network is 2^dims voxels of the image; off: the network works on the image itself
     patch       longest side of what is trained on at once, in voxels
     lesions     labels whose connected components are counted; empty: those whose names say so
@@ -44,7 +50,7 @@ class UtilityConfig:
     """
 
     task: Task = "segmentation"
-    arms: tuple[str, ...] = ("R", "S", "RS", "RA", "RR")
+    arms: tuple[str, ...] = ("R", "S", "RS", "RA", "RR", "G")
     fractions: tuple[float, ...] = (1.0,)
     ratios: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -87,9 +93,9 @@ class UtilityConfig:
         return [(fraction, ratio) for fraction in self.fractions for ratio in self.ratios or (0.0,)]
 
     def jobs(self) -> "list[Job]":
-        """Return what is to be trained, seed by seed, each job once: R does not depend on the ratio, nor S, T on both.
+        """Return what is to be trained, seed by seed, each job once.
 
-        S and T, whose length is the synthetic set's, are trained at the first fraction of each ratio alone.
+        R does not depend on the ratio, G on neither, nor S and T on the fraction where they take the whole set.
         """
         out: dict[Job, None] = {}
         for seed in self.seeds:
@@ -100,11 +106,18 @@ class UtilityConfig:
 
     def job(self, arm: str, fraction: float, ratio: float, seed: int) -> "Job":
         """Return the job that stands for an arm in a cell."""
+        if arm == "G":
+            arm, fraction = "R", 1.0
         if arm in ("R", "RA", "RX"):
             ratio = -1.0
         elif arm in ("S", "T") and ratio == 0.0:
             fraction = 0.0
         return Job(task=self.task, arm=arm, fraction=fraction, ratio=ratio, seed=seed)
+
+    @property
+    def tuning_steps(self) -> int:
+        """Steps that a network of each rate takes before the one that is scored; 0 where nothing is tuned."""
+        return max(1, self.steps // TUNING) if len(self.rates) > 1 else 0
 
     @property
     def fingerprint(self) -> str:

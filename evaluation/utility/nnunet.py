@@ -6,6 +6,7 @@ nnU-Net leaves Dice undefined (NaN) where a label is in neither mask; that count
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,8 +30,10 @@ def arms_of(pairs: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     out: dict[str, tuple[Path, ...]] = {}
     for pair in pairs:
         name, equals, places = pair.partition("=")
-        if not equals or not name or not places:
-            raise ConfigError(f"--nnunet {pair!r} names no arm; write --nnunet R=FOLDER RS=FOLDER")
+        if not equals or not name or not all(places.split(",")):
+            raise ConfigError(f"--nnunet {pair!r} names no arm or no folder; write --nnunet R=FOLDER RS=FOLDER")
+        if not re.fullmatch(r"[\w+-]+", name):
+            raise ConfigError(f"--nnunet: {name!r} is no name of an arm; use letters, digits, _, + and -")
         if name in out:
             raise ConfigError(f"--nnunet names {name!r} twice; give several folders of an arm with commas, R=A,B")
         out[name] = tuple(Path(place) for place in places.split(","))
@@ -50,7 +53,14 @@ def read_arms(
     patients   case -> patient; None: each case is its own
     Errors: DataError for no or broken files, arms of different cases, labels or references, patients not known.
     """
-    read = {arm: _arm(arm, given) for arm, given in places.items()}
+    files = {arm: _files(arm, given) for arm, given in places.items()}
+    owner: dict[Path, str] = {}
+    for arm, own in files.items():
+        for file in own:
+            if owner.setdefault(file.resolve(), arm) != arm:
+                both = f"{owner[file.resolve()]} and {arm}"
+                raise DataError(f"--nnunet: {file} is in the folders of both {both}; give each arm its own")
+    read = {arm: _rows(arm, own) for arm, own in files.items()}
     first = next(iter(read))
     cases = set(read[first])
     for arm, rows in read.items():
@@ -61,13 +71,12 @@ def read_arms(
                 f"--nnunet: arms {first} and {arm} were scored on different cases ({len(only)} differ; {only[0]!r} is "
                 f"in {where} alone); predict the same test set with both"
             )
-        labels, sizes = _described(read[first]), _described(rows)
-        if labels != sizes:
-            strange = next(case for case in sorted(cases) if labels[case] != sizes[case])
-            raise DataError(
-                f"--nnunet: arms {first} and {arm} have other labels or another reference of case {strange!r}; "
-                "evaluate both against the same labelsTs"
-            )
+        for case in sorted(cases):
+            if _described(read[first][case][0]) != _described(rows[case][0]):
+                raise DataError(
+                    f"--nnunet: arms {first} and {arm} have other labels or another reference of case {case!r}; "
+                    "evaluate both against the same labelsTs"
+                )
     unknown = sorted(case for case in cases if patients is not None and case not in patients)
     if unknown:
         raise DataError(f"--nnunet: nothing says which patient case {unknown[0]!r} is of; give the --data it is in")
@@ -90,14 +99,19 @@ Rows = dict[str, list[Mapping[str, Mapping[str, Any]]]]
 """Case -> one table of labels for each file that scores it."""
 
 
-def _arm(arm: str, places: Sequence[Path]) -> Rows:
-    """Return the rows of an arm; every case as often as any other."""
-    files: list[Path] = []
+def _files(arm: str, places: Sequence[Path]) -> list[Path]:
+    """Return the summaries of an arm, each once. Errors: DataError for a place without one."""
+    files: dict[Path, Path] = {}
     for place in places:
         found = [place] if place.is_file() else sorted(place.rglob(SUMMARY)) if place.is_dir() else []
         if not found:
             raise DataError(f"--nnunet {arm}={place} holds no {SUMMARY}; run nnUNetv2_evaluate_folder first")
-        files += [file for file in found if file not in files]
+        files |= {file.resolve(): file for file in found}
+    return list(files.values())
+
+
+def _rows(arm: str, files: Sequence[Path]) -> Rows:
+    """Return the rows of an arm; every case as often as any other, with the same labels in each."""
     rows: Rows = defaultdict(list)
     for file in files:
         for case, metrics in _summary(file):
@@ -109,6 +123,13 @@ def _arm(arm: str, places: Sequence[Path]) -> Rows:
             f"--nnunet {arm}: case {few!r} is scored {counts[few]} times and {many!r} {counts[many]} times by "
             f"{len(files)} files; give whole seeds, or name one folder of the arm alone"
         )
+    labels = set(next(iter(rows.values()))[0])
+    for case, tables in rows.items():
+        if any(set(one) != labels for one in tables) or len({_described(one) for one in tables}) > 1:
+            raise DataError(
+                f"--nnunet {arm}: case {case!r} has other labels or another reference than other cases or runs; "
+                "evaluate all against one labelsTs and dataset.json"
+            )
     return dict(rows)
 
 
@@ -118,16 +139,31 @@ def _summary(file: Path) -> list[tuple[str, Mapping[str, Mapping[str, Any]]]]:
         # nnU-Net writes NaN, which Python reads
         told = json.loads(file.read_text(encoding="utf-8"))["metric_per_case"]
         rows = [(_case(str(row["reference_file"])), row["metrics"]) for row in told]
-        for _, metrics in rows:
-            for values in metrics.values():
-                _ = float(values["Dice"]), int(values["n_ref"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no summary.json of nnU-Net v2 ({error!r}); evaluate again") from error
+        scored = [
+            (case, label, float(values["Dice"]), [int(values[name]) for name in ("n_ref", "n_pred")])
+            for case, metrics in rows
+            for label, values in metrics.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{file} is no {SUMMARY} of nnU-Net v2 ({error!r}); evaluate again") from error
+    for one in scored:
+        _require_dice(file, *one)
     if not rows or not all(metrics for _, metrics in rows):
         raise DataError(f"{file} scores no case; evaluate again")
     if len({case for case, _ in rows}) != len(rows):
         raise DataError(f"{file} scores a case twice; evaluate again")
     return rows
+
+
+def _require_dice(file: Path, case: str, label: str, dice: float, voxels: Sequence[int]) -> None:
+    """Errors: DataError for a Dice that is none: undefined where a mask holds the label, or outside 0..1."""
+    if math.isnan(dice) and not any(voxels):
+        return
+    if not 0.0 <= dice <= 1.0 or min(voxels) < 0:
+        raise DataError(
+            f"{file}: case {case!r} has Dice {dice:g} of label {label}, with {voxels[0]} reference and {voxels[1]} "
+            "predicted voxels; evaluate again"
+        )
 
 
 def _case(reference: str) -> str:
@@ -141,12 +177,9 @@ def _case(reference: str) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def _described(rows: Rows) -> dict[str, list[tuple[str, int]]]:
-    """Return case -> each label and the voxels its reference has: what arms must share."""
-    return {
-        case: sorted({(label, int(v["n_ref"])) for one in many for label, v in one.items()})
-        for case, many in rows.items()
-    }
+def _described(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """Return each label and the voxels its reference has: what runs and arms must share."""
+    return tuple(sorted((label, int(values["n_ref"])) for label, values in metrics.items()))
 
 
 def _scores(rows: Rows, patients: Mapping[str, str]) -> dict[str, Scores]:

@@ -6,17 +6,20 @@ Each job trains with one thread, whatever the machine has: its scores depend on 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation.evidence import Judged
 from evaluation.utility.arms import Volumes, sides
 from evaluation.utility.config import Job, UtilityConfig
+from evaluation.utility.knowledge import Knowledge, knowledge_of
 from synth.errors import DataError
 from synth.io import write_bytes
 
 LEAST_TEST = 2
+Cell = tuple[float, float]
+"""Fraction and ratio (0: the whole synthetic set)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +35,27 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class UtilityScores:
-    """Everything an experiment found, or why it was not run."""
+    """Everything an experiment found, or why it was not run.
+
+    knowledge   patients of the generator and of the segmenter, by fraction
+    left_out    cells that could not be run, and why
+    """
 
     config: UtilityConfig
     results: tuple[Result, ...]
     labels: tuple[str, ...] = ()
-    levels: tuple[str, ...] = ()
-    attribute: str = ""
     why_not: str = ""
+    knowledge: tuple[Knowledge, ...] = ()
+    left_out: Mapping[Cell, str] = field(default_factory=dict)
+    dims: int = 3
+
+    def cells(self) -> list[Cell]:
+        """Return the cells that were run; the first is the headline."""
+        return [cell for cell in self.config.cells() if cell not in self.left_out]
+
+    def known(self, cell: Cell) -> Knowledge | None:
+        """Return the knowledge at a cell's fraction; None where nothing was counted."""
+        return next((one for one in self.knowledge if one.fraction == cell[0]), None)
 
 
 def digest_of(volumes: Volumes, config: UtilityConfig) -> str:
@@ -96,18 +112,24 @@ def run_jobs(
 ) -> UtilityScores:
     """Run every job, one after another, in this process. Errors: as `run_job`; DataError for too few test cases."""
     digest = digest_of(volumes, config)
-    check(volumes, config)
-    results = [run_job(job, volumes, config, folder, digest=digest, tell=tell) for job in config.jobs()]
-    return collected(results, volumes, config)
+    jobs, left_out = check(volumes, config)
+    results = [run_job(job, volumes, config, folder, digest=digest, tell=tell) for job in jobs]
+    return collected(results, volumes, config, left_out)
 
 
-def collected(results: Sequence[Result], volumes: Volumes, config: UtilityConfig) -> UtilityScores:
+def collected(
+    results: Sequence[Result], volumes: Volumes, config: UtilityConfig, left_out: Mapping[Cell, str]
+) -> UtilityScores:
     """Return the results of an experiment with what their rows mean."""
-    return UtilityScores(config, tuple(results), volumes.labels, volumes.levels, volumes.attribute)
+    known = knowledge_of(volumes, config.fractions, config.seeds)
+    return UtilityScores(config, tuple(results), volumes.labels, "", known, left_out, dims=volumes.test[0].mask.ndim)
 
 
-def check(volumes: Volumes, config: UtilityConfig) -> None:
-    """Refuse what some job could not train on, before any does. Errors: DataError, ConfigError."""
+def check(volumes: Volumes, config: UtilityConfig) -> tuple[list[Job], dict[Cell, str]]:
+    """Return the jobs that can be trained, and why each cell that lacks volumes is left out.
+
+    Errors: DataError where no cell is left, or there are too few test cases; ConfigError without MONAI.
+    """
     from evaluation.utility.network import needs_monai
 
     needs_monai()
@@ -118,8 +140,21 @@ def check(volumes: Volumes, config: UtilityConfig) -> None:
     test = tested(volumes, config)
     if len({item.whose for item in test}) < LEAST_TEST:
         raise DataError(f"{len(test)} test cases; {LEAST_TEST} test patients at least are needed")
-    for job in config.jobs():
-        sides(job, volumes, config)
+    left_out: dict[Cell, str] = {}
+    for cell in config.cells():
+        try:
+            for job in _jobs_at(cell, config):
+                sides(job, volumes, config)
+        except DataError as error:
+            left_out[cell] = str(error)
+    if len(left_out) == len(config.cells()):
+        raise DataError(next(iter(left_out.values())))
+    wanted = {job for cell in config.cells() if cell not in left_out for job in _jobs_at(cell, config)}
+    return [job for job in config.jobs() if job in wanted], left_out
+
+
+def _jobs_at(cell: Cell, config: UtilityConfig) -> list[Job]:
+    return [config.job(arm, *cell, seed) for arm in config.arms for seed in config.seeds]
 
 
 def tested(volumes: Volumes, config: UtilityConfig) -> list[Judged]:
@@ -129,7 +164,7 @@ def tested(volumes: Volumes, config: UtilityConfig) -> list[Judged]:
 
 def work_of(volumes: Volumes, config: UtilityConfig) -> int:
     """Return how often `tell` is called for a job that has no file yet."""
-    return config.steps * len(config.rates) + len(tested(volumes, config))
+    return config.steps + config.tuning_steps * len(config.rates) + len(tested(volumes, config))
 
 
 def read_result(job: Job, folder: Path, *, digest: str) -> Result | None:

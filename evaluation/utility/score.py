@@ -14,6 +14,7 @@ from evaluation.functional import (
     lesions,
     roi_rows,
     surface_dice,
+    volume_crps,
 )
 from evaluation.utility.arms import Volumes
 from evaluation.utility.config import UtilityConfig
@@ -70,6 +71,7 @@ def score(model: "nn.Module", item: Judged, volumes: Volumes, config: UtilityCon
     }
     row |= {name: [_short(value) for value in values] for name, values in by_label.items()}
     row["ece"], row["brier"] = calibration(probabilities, mask, labels=labels)
+    row["crps"] = [_short(v) for v in volume_crps(probabilities, mask, labels=labels, spacing_mm=spacing)]
     counted = lesion_labels(volumes.labels, config)
     if counted:
         told = lesions(found, mask, labels=counted, spacing_mm=spacing, overlap=COVERED)

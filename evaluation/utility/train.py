@@ -1,6 +1,7 @@
 """One network of one arm, trained by the plan that all arms share. Knows volumes and the network, no scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,18 +23,26 @@ Step = Callable[[], None]
 
 
 def train(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, *, tell: Step) -> "tuple[nn.Module, float]":
-    """Return the arm's network and its learning rate: of several, the one that does best on `sides.tune`."""
-    best: tuple[float, nn.Module, float] | None = None
-    for rate in config.rates:
-        model = _trained(job, sides, volumes, config, rate, tell)
-        score = _tuned(model, sides, volumes, config) if len(config.rates) > 1 else 0.0
-        if best is None or score > best[0]:
-            best = (score, model, rate)
-    assert best is not None
-    return best[1], best[2]
+    """Return the arm's network and its learning rate: of several, the one that does best on `sides.tune`.
+
+    Each rate is tried for `config.tuning_steps` on `sides.rehearsal`; the network returned is trained on `sides.train`.
+    """
+    found = [_rehearsed(job, sides, volumes, config, rate, tell) for rate in config.rates]
+    rate = config.rates[int(np.argmax(found))]
+    return _trained(job, sides.train, volumes, config, rate, tell), rate
 
 
-def _trained(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, rate: float, tell: Step) -> "nn.Module":
+def _rehearsed(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, rate: float, tell: Step) -> float:
+    """Return how good a rate is; 0 where it is the only one."""
+    if not config.tuning_steps:
+        return 0.0
+    short = replace(config, steps=config.tuning_steps)
+    return _tuned(_trained(job, sides.rehearsal, volumes, short, rate, tell), sides, volumes, config)
+
+
+def _trained(
+    job: Job, given: Sequence[Judged], volumes: Volumes, config: UtilityConfig, rate: float, tell: Step
+) -> "nn.Module":
     """Train one network: AdamW, warm-up and cosine, clipped; cross-entropy and soft Dice, or that of classes alone."""
     import torch
 
@@ -45,11 +54,11 @@ def _trained(job: Job, sides: Sides, volumes: Volumes, config: UtilityConfig, ra
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
     loss_of = segmentation_loss if segments else torch.nn.functional.cross_entropy
     patch = patch_of(grid, config)
-    order = _Order(len(sides.train), job.seed)
+    order = _Order(len(given), job.seed)
     for step in range(config.steps):
         rng = numpy_rng(job.seed, "utility step", step)
-        picked = [sides.train[order.next()] for _ in range(config.batch)]
-        pairs = [_pair(item, job.arm, sides, patch, rng) for item in picked]
+        picked = [given[order.next()] for _ in range(config.batch)]
+        pairs = [_pair(item, job.arm, given, patch, rng) for item in picked]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         if segments:
             wanted = torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
@@ -89,13 +98,13 @@ class _Order:
         return self.left.pop()
 
 
-def _pair(item: Judged, arm: str, sides: Sides, patch: tuple[int, ...], rng: np.random.Generator) -> Pair:
+def _pair(item: Judged, arm: str, given: Sequence[Judged], patch: tuple[int, ...], rng: np.random.Generator) -> Pair:
     """Return a patch of one volume as its arm sees it."""
     pair = np.asarray(item.image, dtype=np.float32), np.asarray(item.mask)
     if arm in ("RA", "RSA"):
         pair = classical(*pair, rng)
     elif arm == "RX" and rng.random() < 0.5:
-        other = sides.train[int(rng.integers(len(sides.train)))]
+        other = given[int(rng.integers(len(given)))]
         pair = cutmix(pair, (np.asarray(other.image), np.asarray(other.mask)), rng)
     image, mask = padded(pair[0], patch), padded(pair[1][None], patch, fill=0)[0]
     first = [int(rng.integers(n - side + 1)) for n, side in zip(mask.shape, patch, strict=True)]

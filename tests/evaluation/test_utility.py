@@ -19,7 +19,7 @@ from evaluation.utility.augment import affine, bias_field, classical, cutmix, ga
 from evaluation.utility.compare import Scores, adjusted, gain, ratio
 from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.network import build, patch_of, reduced, scores_of
-from evaluation.utility.run import Result, UtilityScores, check, digest_of, run_jobs
+from evaluation.utility.run import Result, UtilityScores, digest_of, run_jobs
 from evaluation.utility.score import COVERED, calibration
 from evaluation.utility.tables import compared, measure, results_of, table
 from synth.errors import ConfigError, DataError
@@ -69,30 +69,12 @@ def test_arms_of_a_seed_share_their_real_patients_and_differ_in_the_rest() -> No
     assert set(real) < whole and len(whole) == 8
 
 
-def test_ratios_take_as_many_as_asked_or_say_what_is_missing() -> None:
-    data = volumes()
-    config = UtilityConfig(ratios=(0.5, 1.0, 2.0), fractions=(0.5,))
-    assert [sides(config.job("RS", 0.5, r, 1), data, config).synthetic for r in (0.5, 1.0)] == [2, 4]
-    with pytest.raises(DataError, match="ratio 2 to 4 real volumes needs 8 synthetic ones, there are 6"):
-        check(data, config)
-
-
 def test_jobs_are_named_once_and_real_ones_do_not_depend_on_ratios() -> None:
     config = UtilityConfig(arms=("R", "S", "RS"), fractions=(0.1, 1.0), ratios=(1.0, 2.0), seeds=(0, 1))
     names = [job.name for job in config.jobs()]
     assert len(names) == len(set(names)) == 2 * (2 + 4 + 4)
     whole = UtilityConfig(arms=("R", "S", "RS"), fractions=(0.1, 1.0), seeds=(0,))
     assert sum("_S_" in job.name for job in whole.jobs()) == 1, "the whole set depends on no fraction"
-
-
-def test_tuning_patients_are_real_and_apart_from_training_and_test() -> None:
-    data = volumes()
-    config = UtilityConfig(rates=(1e-3, 3e-3), arms=tuple(ARMS))
-    for arm in ARMS:
-        own = sides(config.job(arm, 1.0, 0.0, 0), data, config)
-        tuned = {item.whose for item in own.tune}
-        assert tuned and not tuned & {item.whose for item in own.train}
-        assert not tuned & {item.whose for item in data.test}
 
 
 @pytest.mark.parametrize(
@@ -335,7 +317,8 @@ def test_a_network_learns_from_either_side_and_the_report_says_so(
     assert report.metrics["utility.synthetic_only"].value > 0.9 and "synthetic_only" in report.verdicts
     assert ("utility" in report.verdicts) == ("RS" in config.arms)
     assert {"utility.hd95.R", "utility.nsd.R", "utility.ece.R", "utility.brier.R"} <= set(report.metrics)
-    assert report.metrics["utility.detection.R.large"].value > 0.9
+    found = [one for name, one in report.metrics.items() if name.startswith("utility.detection.R.")]
+    assert found and all(one.value > 0.9 for one in found) and sum(one.n for one in found) >= 12
     if "RR" in config.arms:
         found = report.metrics["utility.dice_gain"]
         assert found.interval is not None and found.floor is not None
@@ -369,7 +352,7 @@ def test_tables_with_a_known_gain_reach_the_report() -> None:
         for case in range(30):
             dices = level[job.arm] + added + base[case] + rng.normal(0, 0.01)
             row = {"case": f"c{case}", "patient": f"p{case}", "dice": [dices], "nsd": [0.5], "hd95": [1.0]}
-            rows.append(row | {"ece": [None], "brier": [0.1]})
+            rows.append(row | {"ece": [None], "brier": [0.1], "crps": [0.2]})
         return Result(job, 3, 5, 1e-3, tuple(rows))
 
     scored = UtilityScores(config, tuple(result(job) for job in config.jobs()), ("lesion",))

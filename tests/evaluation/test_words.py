@@ -14,6 +14,7 @@ WRITTEN = {
     "utility": (
         *("dice.R", "dice.R.lesion", "accuracy.RS", "nsd.R", "hd95.R", "ece.R", "brier.R", "brier_class.R"),
         *("ece_class.R", "detection.R.small", "false_lesions.R", "synthetic_only", "synthetic_only_class"),
+        *("crps.R", "nsd_gain", "hd95_gain", "ece_gain", "brier_gain", "crps_gain", "detection_gain.small"),
         *("dice_gain", "dice_gain.RS_RR.real10", "accuracy_gain", "p_holm.RS_R", "p_holm_class.RS_R"),
     )
 }

@@ -92,6 +92,7 @@ def test_nobody_validates_on_synthetic_or_test_cases(exported: Path, prepared: P
         for name in ("splits_final.json", "dataset.json"):
             assert (beside / name).read_bytes() == (folder / name).read_bytes()
     readme = (exported / "README.md").read_text()
+    assert "the segmenter got" in readme and "is not recorded with the set" in readme
     assert "Not here: RA" in readme and "Dataset003_RS | real + synthetic" in readme
 
 
@@ -128,6 +129,7 @@ def test_wrong_sources_are_refused_in_one_line(
         more = ["--export-arms", str(tmp_path / "arms"), *([] if native is None else ["--native", str(native)])]
         assert evaluated(set_, prepared, tmp_path / "report", *more, "--utility-arms", *arms) == 2
         assert said in capsys.readouterr().err.strip().splitlines()[-1]
+        assert not list(tmp_path.glob("*arms*")) and not list(tmp_path.glob(".*")), "nothing half-written"
 
     refused("give --native", None)
     refused("have R among --utility-arms", dataset, ("S", "RS"))
@@ -137,6 +139,13 @@ def test_wrong_sources_are_refused_in_one_line(
     swapped = other / "imagesTr" / f"{train}_0000.nii.gz"
     shutil.copy(other / "imagesTr" / f"{min(case.case for case in prepared.split('test'))}_0000.nii.gz", swapped)
     refused("is not the one in", other)
+    more = ["--export-arms", str(other / "arms"), "--native", str(other), "--utility-arms", "R", "RS"]
+    assert evaluated(synthetic, prepared, tmp_path / "report", *more) == 2
+    assert "lie in one another" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    more[1] = str(tmp_path / "file")
+    assert evaluated(synthetic, prepared, tmp_path / "report", *more) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 # --- nnU-Net's own scores ---
@@ -154,7 +163,7 @@ def summary(folder: Path, dices: dict[str, list[float]], *, reference: int = 50)
                 "FP": 1,
                 "TN": 9,
                 "TP": 5,
-                "n_pred": 6,
+                "n_pred": 0 if np.isnan(value) else 6,
                 "n_ref": reference,
             }
             for label, value in enumerate(values, start=1)

@@ -1,0 +1,82 @@
+"""The learning rate that utility trains with, held against others on training patients alone.
+
+synth cohort --out COHORT --count 360 --seed 1
+synth prepare COHORT --out DATA
+python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/utility-settings.json
+
+Test and hold-out patients of DATA are never read: some of its training patients are put apart and scored, and the real
+arm is trained on a tenth of the others, and on all of them. WORK keeps every network's scores, so that a killed run
+goes on.
+"""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from evaluation.utility.arms import Volumes
+from evaluation.utility.config import UtilityConfig
+from evaluation.utility.run import digest_of, run_job, work_of
+from pipelines.evidence import real_set
+from pipelines.progress import progress
+from synth.data.prepared import Prepared
+from synth.rng import numpy_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train the real arm at each rate and write JSON."""
+
+    data: Path
+    work: Path
+    out: Path
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    fractions: tuple[float, ...] = (0.1, 1.0)
+    scored: int = 12
+    """Training patients put apart, on which rates are compared."""
+    steps: int = 300
+    width: int = 16
+
+
+def main(options: Options) -> None:
+    """Train, score, write."""
+    prepared = Prepared.load(options.data)
+    patients = sorted({case.patient for case in prepared.split("train")})
+    drawn = numpy_rng(0, "utility settings").permutation(len(patients))[: options.scored]
+    apart = {patients[i] for i in drawn}
+    sides = [[c for c in prepared.split("train") if (c.patient in apart) == held] for held in (False, True)]
+    real, scored = (list(real_set(prepared, side)) for side in sides)
+    labels = tuple(label.name for label in prepared.schema.labels)
+    volumes = Volumes(real, real[:1], scored, labels, prepared.schema.spacing_mm)
+    plain = UtilityConfig(
+        arms=("R",), fractions=options.fractions, seeds=(0,), steps=options.steps, width=options.width
+    )
+    runs = [(fraction, replace(plain, rates=(rate,))) for fraction in options.fractions for rate in options.rates]
+    rows, started = [], time.perf_counter()
+    with progress("rates on training patients", len(runs) * work_of(volumes, plain)) as bar:
+        for number, (fraction, config) in enumerate(runs):
+            digest = digest_of(volumes, config)
+            job = config.job("R", fraction, 0.0, 0)
+            found = run_job(job, volumes, config, options.work / digest, digest=digest, tell=bar.advance)
+            bar.advance((number + 1) * work_of(volumes, plain))
+            dice = float(np.mean([np.mean(row["dice"]) for row in found.rows]))
+            rows.append({"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(dice, 4)})
+            print(rows[-1], flush=True)
+    result = {
+        "command": "python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/"
+        f"{options.out.name} --rates {' '.join(f'{rate:g}' for rate in options.rates)} --scored {options.scored} "
+        f"--steps {options.steps} --width {options.width}",
+        "population": prepared.schema.population,
+        "scored_on": f"{len(scored)} volumes of {len(apart)} training patients, put apart; no test or hold-out patient",
+        "seconds": round(time.perf_counter() - started),
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
