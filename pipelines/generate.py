@@ -226,10 +226,7 @@ class Generate:
                 raise OutputError(f"{self.out} is not empty; give another --out")
             return False
         asked = worker.request()
-        try:
-            before = read_request(path)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} is broken ({error}); give another --out") from error
+        before = read_request(path, mend="give another --out")
         differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
         longer = "plan" in differ and worker.asks.extends(before.get("plan"))
         if longer:

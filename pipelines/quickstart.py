@@ -27,7 +27,7 @@ class Quickstart:
         """Generate, then judge."""
         from evaluation.evidence import Evidence
         from evaluation.judge import judge, steps
-        from pipelines.evidence import digests, synthetic_set
+        from pipelines.evidence import digests, require_unchanged, synthetic_set
         from pipelines.generate import Generate
         from pipelines.judges import class_attribute, find_bench
         from pipelines.progress import progress
@@ -45,6 +45,7 @@ class Quickstart:
         Generate(model=MODEL, out=dataset, count=COUNT, spread=("contrast",), **asked).run()
         schema = load(MODEL).model.recipe.schema
         assert schema is not None
+        judged = digests(dataset)
         made = synthetic_set(dataset, schema, attribute=class_attribute(schema))
         bench = find_bench(None, schema)
         evidence = Evidence(
@@ -60,7 +61,8 @@ class Quickstart:
         )
         with progress("judging", steps(evidence)) as bar:
             report = judge(evidence, progress=lambda _: bar.advance())
-        report.judged = digests(dataset)
+        require_unchanged(dataset, judged)
+        report.judged = judged
         report.write(report_folder)
         for name, verdict in sorted(report.verdicts.items()):
             print(f"{name}: {verdict.why}")
