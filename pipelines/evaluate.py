@@ -70,12 +70,14 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
 
     def _check(self, only: tuple[str, ...]) -> Path:
         """Return the set. Errors: ConfigError, OutputError for options that do not go together."""
-        from pipelines.places import require_apart
+        from pipelines.places import lie_together, require_apart
         from synth.errors import ConfigError, OutputError
 
         if self.synthetic is None:
             raise ConfigError("evaluate needs --synthetic, the generated dataset")
         self.check_real()
+        if self.real is not None and lie_together(self.synthetic, self.real):
+            raise ConfigError(f"--real {self.real} and the judged set lie in one another; give real volumes")
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         require_apart(self.out, self.synthetic, self.data, self.real, self.training, self.holdout)
@@ -101,6 +103,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         bench = find_bench(self.judge, schema)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
         made = synthetic_set(synthetic, schema, attribute=known)
+        self.require_others(prepared, made)
         asked = not only or bool(SEGMENTING & set(only))
         if bench.segmenter is None and self.judge is None and self.judge_steps and asked:
             bench = self._trained(prepared)

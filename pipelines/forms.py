@@ -88,6 +88,15 @@ class Request(TypedDict):
     request: NotRequired["Request | None"]
 
 
+class Begun(TypedDict):
+    """What a shard that is not done says of itself; `command` leaves --out out."""
+
+    shard: Count
+    shards: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    command: list[str]
+
+
 class Facts(TypedDict):
     """What the samples of a set share; `about` is a Description."""
 

@@ -18,6 +18,7 @@ from pipelines.records import (
     read_request,
     record_path,
     recorded,
+    unfinished,
     whole_record,
 )
 
@@ -95,6 +96,8 @@ def _one_set(shards: Sequence[Path]) -> tuple[int, tuple[str, ...], SetFacts]:
         notes = read_notes(folder)
         if not notes and (folder / MANIFEST).is_file():
             raise DataError(f"{folder} is a whole set already; join the others without it, or use it as it is")
+        if left := unfinished(folder):
+            raise DataError(f"{folder} is not done: {left}")
         if not notes:
             raise DataError(f"{folder} was cut short: its shard is not done; run its `synth generate` again")
         for note in notes:

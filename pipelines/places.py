@@ -7,10 +7,15 @@ def require_apart(out: Path, *given: Path | None) -> None:
     """Errors: OutputError where --out is one of the given places, lies in one, or one lies in it; links are followed."""
     from synth.errors import OutputError
 
-    own = out.resolve()
     for place in given:
-        if place is not None and (own.is_relative_to(place.resolve()) or place.resolve().is_relative_to(own)):
+        if place is not None and lie_together(out, place):
             raise OutputError(f"--out {out} and {place} lie in one another; give another --out")
+
+
+def lie_together(one: Path, other: Path) -> bool:
+    """True where two paths are one place, or one lies in the other; links are followed."""
+    a, b = one.resolve(), other.resolve()
+    return a.is_relative_to(b) or b.is_relative_to(a)
 
 
 def free_bytes(out: Path) -> int:

@@ -39,6 +39,7 @@ class Quickstart:
                 f"--format {self.format} makes archives, which the judge does not read; generate them with "
                 f"`synth generate {MODEL} --format {self.format}`, or give another --format"
             )
+        self._require_own()
         dataset, report_folder = self.out / "dataset", self.out / "report"
         asked = {"seed": self.seed, "workers": self.workers, "device": self.device}
         asked |= {"format": self.format, "prompts": self.prompts}
@@ -69,7 +70,20 @@ class Quickstart:
         print(f"dataset in {dataset}, report in {report_folder / 'index.html'}")
         return 0
 
+    def _require_own(self) -> None:
+        """Errors: OutputError where --out holds anything but what quickstart writes: a report would be replaced."""
+        from pipelines.records import REQUEST
+        from synth.errors import OutputError
+
+        for folder, own in ((self.out, ("dataset", "report")), (self.out / "report", REPORT)):
+            strange = sorted(one.name for one in folder.iterdir() if one.name not in own) if folder.is_dir() else []
+            if strange:
+                raise OutputError(f"{folder} holds {strange[0]!r}, which quickstart did not write; give another --out")
+        if (self.out / "report").exists() and not (self.out / "dataset" / REQUEST).is_file():
+            raise OutputError(f"{self.out / 'report'} is of no quickstart, whose dataset is gone; give another --out")
+
 
 MODEL = "brain-tiny"
 COUNT = 8
+REPORT = ("report.json", "index.html", "share", "internal")
 ARCHIVES = ("medmnist", "webdataset")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,30 @@ def note_path(out: Path, shard: int, shards: int) -> Path:
     return out / f"shard-{shard}-of-{shards}.json"
 
 
+def begun_path(out: Path, shard: int, shards: int) -> Path:
+    """Return where a shard says how it is gone on with, as long as it is not done."""
+    return out / f"begun-{shard}-of-{shards}.json"
+
+
+def unfinished(out: Path) -> str:
+    """Return in words what is not done in a folder: which shards, how far they are, and the commands that end them.
+
+    Empty where no shard says that it was begun. Errors: DataError for a broken file.
+    """
+    from synth.documents import read_document
+
+    told = []
+    for path in sorted(out.glob("begun-*-of-*.json")):
+        row = read_document(path, form("Begun"), mend="run the shard's `synth generate` again")
+        if note_path(out, row["shard"], row["shards"]).is_file():
+            continue  # a kill between the note and this file's end
+        own = range(row["shard"], row["count"], row["shards"])
+        there = sum(index in own for index in recorded(out))
+        command = shlex.join([*row["command"], "--out", str(out)])
+        told.append(f"shard {row['shard']}/{row['shards']} has {there} of {len(own)} samples; end it by `{command}`")
+    return "; ".join(told)
+
+
 def read_notes(out: Path) -> list[ShardNote]:
     """Return the notes of the shards that are done in a folder. Errors: DataError for a broken one."""
     from synth.documents import read_document
@@ -239,7 +264,7 @@ def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, vali
 
         write_prompts(out, (prompts_path(record_path(out, index)) for index in range(count)))
     facts.writer(out).finish(count, (Told.of(row) for row in manifest_rows(out / MANIFEST)))
-    for path in out.glob("shard-*-of-*.json"):
+    for path in (*out.glob("shard-*-of-*.json"), *out.glob("begun-*-of-*.json")):
         path.unlink(missing_ok=True)
     if len(places) > 1:
         print(

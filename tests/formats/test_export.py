@@ -121,7 +121,7 @@ def test_sets_that_are_not_known_as_synthetic_are_refused(
     assert run("export", [str(lost), *out]) == 2
     assert "'syn_00002' stands in the images alone" in capsys.readouterr().err
     (lost / "manifest.jsonl").write_text("{broken\n")
-    assert run("export", [str(lost), *out]) == 2 and "manifest.jsonl is broken" in capsys.readouterr().err
+    assert run("export", [str(lost), *out]) == 2 and "manifest.jsonl line 1 is broken" in capsys.readouterr().err
     assert run("export", [str(tmp_path / "nowhere"), *out]) == 2 and not (tmp_path / "out").exists()
 
 
