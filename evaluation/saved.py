@@ -1,10 +1,10 @@
 """report.json, read back: the one reader of what `Report.write` wrote. Knows no metric and no volume."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, FiniteFloat
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from synth.documents import document_of
 from synth.errors import DataError

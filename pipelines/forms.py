@@ -1,10 +1,10 @@
 """What the JSON beside a set must hold: rows of its manifest, its request, the notes of its shards. Reads nothing."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, Field, FiniteFloat
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 
 def _inside(name: str) -> str:

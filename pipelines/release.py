@@ -191,7 +191,9 @@ class Release:
         written[name] = (json.dumps(own, indent=1, sort_keys=True) + "\n").encode()
         for name, data in written.items():
             write_bytes(part / name, data)
-        return {name: {"sha256": hashlib.sha256(data).hexdigest(), "of": judged[name]} for name, data in written.items()}
+        return {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "of": judged[name]} for name, data in written.items()
+        }
 
     def _bind(
         self,

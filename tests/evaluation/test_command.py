@@ -92,7 +92,10 @@ def test_wrong_input_ends_in_one_line(
         ("[]", "(it is no object but [])"),
         (json.dumps(row)[:20], "(not valid JSON: "),
         (json.dumps({**row, "condition": []}), "(condition should be a valid dictionary, got [])"),
-        (json.dumps({**row, "condition": {"attributes": {"kind": [1]}}}), "(condition.attributes.kind should be a valid"),
+        (
+            json.dumps({**row, "condition": {"attributes": {"kind": [1]}}}),
+            "(condition.attributes.kind should be a valid",
+        ),
         (json.dumps({**row, "model": "m"}), "(model should be a valid dictionary, got 'm')"),
         (json.dumps({**row, "files": {"../../x": "0"}}), "is no file of the set"),
         (json.dumps(row), "(case 'c00' stands in line 1)"),
@@ -278,14 +281,27 @@ def test_a_set_is_not_judged_by_itself(
         (dataset, "8 of 8 samples, c00 first, are volumes of --real"),
         (one, "1 of 8 samples, c03 first, are volumes of --real"),
     ):
-        line = ["--synthetic", str(synthetic), "--real", str(real), "--out", str(tmp_path / "out"), "--judge-steps", "0"]
+        line = [
+            "--synthetic",
+            str(synthetic),
+            "--real",
+            str(real),
+            "--out",
+            str(tmp_path / "out"),
+            "--judge-steps",
+            "0",
+        ]
         assert run("evaluate", line) == 2
         told = capsys.readouterr().err
         assert said in told.splitlines()[-1] and not (tmp_path / "out" / "report.json").exists()
 
 
 def test_a_set_that_changes_while_it_is_judged_has_no_report(
-    synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    synthetic: Path,
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def judge(*_: object, **__: object) -> object:
         (synthetic / "dataset.json").write_text((synthetic / "dataset.json").read_text() + " ")

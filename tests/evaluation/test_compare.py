@@ -71,7 +71,11 @@ def test_files_and_folders_are_read_and_what_is_no_report_is_named(tmp_path: Pat
     assert "Only in b: diversity.vendi" in found.markdown()
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "empty.json").write_text("{}")
-    for name, said in (("broken.json", "not valid JSON"), ("empty.json", "is missing"), ("absent.json", "is no report")):
+    for name, said in (
+        ("broken.json", "not valid JSON"),
+        ("empty.json", "is missing"),
+        ("absent.json", "is no report"),
+    ):
         with pytest.raises(DataError, match=f"{name}.*{said}"):
             compare(tmp_path / "a", tmp_path / name)
 

@@ -74,13 +74,22 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "another count": (_other_count, "of a set of 8 samples"),
     "a note of other kinds": (_note("count", "many"), "line 1 is broken (count should be a valid integer, got 'many')"),
     "a note without facts": (_note("facts", None), "line 1 is broken (facts should be a valid dictionary, got None)"),
-    "a note of strange facts": (_note("facts", {"format": "nnunet", "prompts": False, "about": {"name": 5}}), "facts.about."),
-    "a note of another layout": (_note("facts", {"format": "nnunte", "prompts": False, "about": {}}), "did you mean 'nnunet'"),
+    "a note of strange facts": (
+        _note("facts", {"format": "nnunet", "prompts": False, "about": {"name": 5}}),
+        "line 1 is broken (facts.about",
+    ),
+    "a note of another layout": (
+        _note("facts", {"format": "nnunte", "prompts": False, "about": {}}),
+        "did you mean 'nnunet'",
+    ),
     "a request of other kinds": (
         lambda f: (f / "request.json").write_text('{"seed":\n "x"}'),
         "request.json line 1 is broken (seed should be a valid integer, got 'x')",
     ),
-    "a request in a list": (lambda f: (f / "request.json").write_text("[]"), "line 1 is broken (it is no object but [])"),
+    "a request in a list": (
+        lambda f: (f / "request.json").write_text("[]"),
+        "line 1 is broken (it is no object but [])",
+    ),
     "a record of other kinds": (
         lambda f: (f / "records/syn_00001.json").write_text('{"case": "syn_00001", "files": []}'),
         "syn_00001.json line 1 is broken (",
@@ -117,12 +126,13 @@ def test_shards_that_do_not_fit_are_refused(
 def test_holes_doubles_and_other_folders_are_refused(
     whole: Path, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
     for given, words in (
         (shards[:2], "samples 2 are in no folder (shard 2/3)"),
         ([*shards, shards[1]], "sample syn_00001 is in"),
         ([whole, *shards], "is a whole set already"),
-        ([*shards, tmp_path], "is no shard"),
+        ([*shards, empty], "is no shard"),
     ):
         assert merge(*given, "--out", out) == 2
         assert words in refused(capsys) and not out.exists()
@@ -136,7 +146,12 @@ def test_holes_doubles_and_other_folders_are_refused(
 
 
 def test_an_unfinished_shard_says_how_to_end_it(
-    model: Path, whole: Path, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    whole: Path,
+    shards: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed after its first sample of two: merge says which, how far, and the command; typed, that ends it."""
     from pipelines.samples import Worker

@@ -156,7 +156,9 @@ def test_other_files_than_those_judged_are_refused(
     splits.unlink()
     rows = (synthetic / "manifest.jsonl").read_text()
     name = "labelsTr/c00.nii.gz"
-    (synthetic / "manifest.jsonl").write_text(rows.replace('"case": "c00"', f'"files": {{"{name}": "0"}}, "case": "c00"'))
+    (synthetic / "manifest.jsonl").write_text(
+        rows.replace('"case": "c00"', f'"files": {{"{name}": "0"}}, "case": "c00"')
+    )
     refused(f"manifest.jsonl line 1: {name} is another file there than the one judged", reported(True))
     (synthetic / "manifest.jsonl").write_text(rows)
     report = reported(True)
