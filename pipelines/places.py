@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def require_apart(out: Path, *given: Path | None) -> None:
-    """Errors: OutputError where --out is one of the given places, lies in one, or one lies in it; links are followed."""
+    """Errors: OutputError where --out and a given place are one, or one lies in the other; links are followed."""
     from synth.errors import OutputError
 
     for place in given:

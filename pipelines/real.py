@@ -95,8 +95,8 @@ class RealOptions:
         same = same_voxels(made, list(real_set(prepared, cases)))
         if same:
             raise ConfigError(
-                f"{len(same)} of {len(made)} samples, {made[same[0]].case} first, are volumes of --real {self.real} voxel "
-                "for voxel, and would be judged by themselves; give other real volumes"
+                f"{len(same)} of {len(made)} samples, {made[same[0]].case} first, are volumes of --real {self.real} "
+                "voxel for voxel, and would be judged by themselves; give other real volumes"
             )
 
     def _divided(self, seed: int) -> "tuple[Dataset, Division]":
