@@ -4,8 +4,8 @@ python -m benchmarks.kill WORK benchmarks/results/kill.json
 
 Whole process groups are killed, one thread a process. A generated set is compared file by file, hidden ones
 included, and its samples are counted; a training run without times (timing.jsonl, TensorBoard). A set that ends before
-all kills have hit is compared and begun anew. By default `generate` is killed 50 times over one worker, two and Ray, and
-20 times more in shards; every kill is kept as it hits, and the same command goes on.
+all kills have hit is compared and begun anew. By default `generate` is killed 50 times over one worker, two and Ray,
+and 20 times more in shards; every kill is kept as it hits, and the same command goes on.
 """
 
 import os

@@ -133,14 +133,18 @@ def end(child: subprocess.Popen[bytes]) -> None:
 def strike(child: subprocess.Popen[bytes], due: Callable[[float], bool], stage: Callable[[], str]) -> Kill | None:
     """Kill the group of `child` once `due` (seconds since its start) says so; None where it had ended before."""
     started = time.monotonic()
-    while child.poll() is None:
-        after = time.monotonic() - started
-        if due(after):
-            seen = stage()
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            return Kill(round(after, 2), seen) if child.returncode == -signal.SIGKILL else None
-        time.sleep(POLL_S)
+    try:
+        while child.poll() is None:
+            after = time.monotonic() - started
+            if due(after):
+                seen = stage()
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                return Kill(round(after, 2), seen) if child.returncode == -signal.SIGKILL else None
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:  # the benchmark is ended, and must leave nothing at work
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     end(child)
     return None
 

@@ -125,6 +125,14 @@ def test_sets_that_are_not_known_as_synthetic_are_refused(
     assert run("export", [str(tmp_path / "nowhere"), *out]) == 2 and not (tmp_path / "out").exists()
 
 
+def test_an_export_and_its_set_lie_apart(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(made.rglob("*"))
+    for out in (made, made / "export", made.parent):
+        assert run("export", [str(made), "--out", str(out), "--format", "msd"]) == 2
+        assert "lie in one another" in capsys.readouterr().err
+    assert sorted(made.rglob("*")) == before
+
+
 def test_another_export_in_the_folder_is_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
