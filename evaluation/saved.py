@@ -17,7 +17,7 @@ class _Figure(TypedDict):
     value: FiniteFloat
     interval: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     n: int
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", ""] | None
     unit: str
     floor: NotRequired[FiniteFloat]
     p_value: NotRequired[FiniteFloat]
