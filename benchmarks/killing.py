@@ -1,16 +1,19 @@
 """Commands begun in process groups of their own, killed at moments, and what came of them compared by bytes."""
 
 import hashlib
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.keeping import ROOT, Kept, say
+
 _TIMES = ("timing.jsonl", "tensorboard")
 POLL_S = 0.02
 
@@ -33,7 +36,9 @@ class Kill:
 
 @dataclass
 class Outcome:
-    """What a command came to: kills that hit, starts, sets completed and the files that differ."""
+    """What a command came to: kills that hit, starts, sets completed, the files that differ, and samples that are
+    missing of a completed set or stand in it twice. It is kept after every start (`note`), and goes on from there.
+    """
 
     command: str
     kills: list[Kill] = field(default_factory=list)
@@ -41,6 +46,35 @@ class Outcome:
     completed: int = 0
     files: int = 0
     differs: list[str] = field(default_factory=list)
+    lost: int = 0
+    doubled: int = 0
+    seconds: list[float] = field(default_factory=list)
+    done: bool = False
+
+    @classmethod
+    def of(cls, kept: Kept, name: str, command: str) -> "Outcome":
+        """Return what is kept of a command, or a new outcome."""
+        said = kept.parts.get(name)
+        if said is None:
+            return cls(command)
+        return cls(**{**said, "kills": [Kill(**kill) for kill in said["kills"]]})
+
+    def note(self, kept: Kept, name: str, wanted: int) -> None:
+        """Keep the outcome, and tell how far it is."""
+        kept.put(name, asdict(self))
+        last = f", last {self.kills[-1].stage}" if self.kills else ""
+        say(f"{name}: {len(self.kills)}/{wanted} kills{last}; {self.completed} completed, {len(self.differs)} differ")
+
+    def moment(self, seed: int, name: str, most: float) -> float:
+        """Return when the next start is killed: drawn by the number of starts, so that it does not depend on cuts."""
+        return random.Random(f"{seed} {name} {self.starts}").uniform(0.0, most)
+
+    def count_samples(self, folder: Path, count: int) -> None:
+        """Count the samples of a completed set: each index stands in the manifest once."""
+        lines = (folder / "manifest.jsonl").read_text().splitlines()
+        indices = [json.loads(line)["index"] for line in lines]
+        self.lost += len(set(range(count)) - set(indices))
+        self.doubled += len(indices) - len(set(indices))
 
     def compare(self, whole: Mapping[str, str], folder: Path) -> None:
         """Note each file that is not the uninterrupted run's."""
@@ -60,8 +94,11 @@ class Outcome:
             "starts": self.starts,
             "completed": self.completed,
             "files": self.files,
-            "equal": not self.differs,
+            "lost": self.lost,
+            "doubled": self.doubled,
+            "equal": not (self.differs or self.lost or self.doubled),
             "differs": sorted(set(self.differs)),
+            **({"seconds": self.seconds} if self.seconds else {}),
         }
 
 
@@ -96,14 +133,18 @@ def end(child: subprocess.Popen[bytes]) -> None:
 def strike(child: subprocess.Popen[bytes], due: Callable[[float], bool], stage: Callable[[], str]) -> Kill | None:
     """Kill the group of `child` once `due` (seconds since its start) says so; None where it had ended before."""
     started = time.monotonic()
-    while child.poll() is None:
-        after = time.monotonic() - started
-        if due(after):
-            seen = stage()
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            return Kill(round(after, 2), seen) if child.returncode == -signal.SIGKILL else None
-        time.sleep(POLL_S)
+    try:
+        while child.poll() is None:
+            after = time.monotonic() - started
+            if due(after):
+                seen = stage()
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                return Kill(round(after, 2), seen) if child.returncode == -signal.SIGKILL else None
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:  # the benchmark is ended, and must leave nothing at work
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     end(child)
     return None
 

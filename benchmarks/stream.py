@@ -4,10 +4,10 @@ python -m benchmarks.stream WORK benchmarks/results/stream.json
 
 Three loops train the same small segmenter, one thread, in turn by epochs, so that the machine's load falls on all: real
 cases alone; a frozen buffer; samples made beside the training. Producers stand still (SIGSTOP) while it is not their
-loop's turn.
+loop's turn. The loops and the ranks are kept once each is done, and the same command goes on.
 """
 
-import json
+import contextlib
 import math
 import os
 import shutil
@@ -17,44 +17,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import tyro
 
 import synth
-from benchmarks.stream_training import Trainer, network, prepared_cohort
+from benchmarks.keeping import ROOT, Kept, command_line, say, write_result
+from benchmarks.stream_training import LoopOptions, Trainer, network, prepared_cohort
 from synth.generator import environment
 from synth.stream import break_even
 
-ROOT = Path(__file__).parents[1]
 _WARM = 1
 """First epoch, in which caches fill and workers start: not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LoopOptions):
     """Measure a stream on the simulated cohort."""
 
-    work: Annotated[Path, tyro.conf.Positional]
-    """Scratch folder; what it holds under these names is replaced, but for the data."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """The JSON to write."""
-    model: str = "brain-tiny"
-    sampling_steps: int | None = None
-    """Steps of the sampler; the model's own otherwise."""
-    subjects: int = 20
     steps: int = 500
-    epoch_steps: int = 50
-    batch: int = 2
-    ratio: float = 0.3
-    reuse: int = 20
-    size: tuple[int, int, int] = (48, 48, 48)
     workers: int = 1
-    width: int = 16
-    """Of the segmenter that is trained."""
     ranks: bool = True
     """Also kill and resume two ranks."""
     by: str = "contrast"
@@ -117,11 +102,12 @@ def measure(options: Options) -> dict[str, Any]:
     streams = {
         "real": stream_of(options, prepared.folder, "real", ratio=0.0),
         "frozen": stream_of(options, prepared.folder, "frozen", ratio=options.ratio, reuse=math.inf, depth=frozen),
-        "reuse": stream_of(options, prepared.folder, "reuse", ratio=options.ratio, reuse=options.reuse),
     }
-    streams["frozen"].wait(frozen)
+    streams["frozen"].wait(frozen, lambda done, count: say(f"frozen buffer: {done}/{count} samples"))
     alone = producer_of(streams["frozen"])
-    streams["reuse"].wait()
+    # only now: two producers at once would each take longer
+    streams["reuse"] = stream_of(options, prepared.folder, "reuse", ratio=options.ratio, reuse=options.reuse)
+    streams["reuse"].wait(told=lambda done, count: say(f"buffer: {done}/{count} samples"))
     loops = {
         name: Trainer(network(prepared, seed=0, width=options.width), stream.loader(options.workers))
         for name, stream in streams.items()
@@ -130,18 +116,25 @@ def measure(options: Options) -> dict[str, Any]:
         with at_work(stream):
             pass
     begun = 0
-    for epoch in range(_WARM + math.ceil(options.steps / options.epoch_steps)):
-        if epoch == _WARM:
-            begun = producer_of(streams["reuse"]).get("made", 0)
-        for name, loop in loops.items():
-            with at_work(streams[name]):
-                loop.epoch(epoch)
-    made = producer_of(streams["reuse"]).get("made", 0) - begun
-    for stream in streams.values():
-        pid = producer_of(stream).get("pid")
-        if pid:
-            os.kill(pid, signal.SIGCONT)
-        stream.close()
+    epochs = _WARM + math.ceil(options.steps / options.epoch_steps)
+    try:
+        for epoch in range(epochs):
+            if epoch == _WARM:
+                begun = producer_of(streams["reuse"]).get("made", 0)
+            for name, loop in loops.items():
+                with at_work(streams[name]):
+                    loop.epoch(epoch)
+            last = {
+                name: round(statistics.fmean(loop.step_s[-options.epoch_steps :]), 4) for name, loop in loops.items()
+            }
+            say(f"epoch {epoch + 1}/{epochs}: s a step {last}")
+        made = producer_of(streams["reuse"]).get("made", 0) - begun
+    finally:  # a producer that stands still does not see that its training is gone
+        for stream in streams.values():
+            if pid := producer_of(stream).get("pid"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+            stream.close()
     figures = {name: summary(loop, _WARM * options.epoch_steps, options.epoch_steps) for name, loop in loops.items()}
     return {"loops": figures, **_conclusions(options, figures, alone.get("seconds_a_sample", math.nan), made)}
 
@@ -158,7 +151,14 @@ def _conclusions(options: Options, figures: dict[str, dict[str, float]], sample_
         "overhead_over_amortised": round(beyond["reuse"] / amortised, 3),
         "overhead_frozen": round(beyond["frozen"] / plain, 4),
         "break_even_reuse": round(break_even(sample_s, plain, per_step), 2),
-        "goals": {"overhead_over_amortised": 1.2, "overhead_frozen": 0.05, "stalls": 0},
+        "stalls": {name: figures[name]["stalls"] for name in ("frozen", "reuse")},
+        "goals": {"overhead_over_amortised": 1.2, "overhead_frozen": 0.05, "stalls": 0, "steps": 500},
+        "met": {
+            "overhead_over_amortised": beyond["reuse"] <= 1.2 * amortised,
+            "overhead_frozen": beyond["frozen"] <= 0.05 * plain,
+            "stalls": not any(figures[name]["stalls"] for name in ("frozen", "reuse")),
+            "steps": figures["reuse"]["steps"] >= 500,
+        },
     }
 
 
@@ -193,20 +193,18 @@ def main() -> None:
     """Measure and write the JSON."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
-    options.work.mkdir(parents=True, exist_ok=True)
+    kept = Kept(options.work, options)
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.stream {' '.join(sys.argv[1:])}",
-        "options": {name: value for name, value in asdict(options).items() if name not in ("work", "out")},
-        "load_before": round(os.getloadavg()[0], 2),
+        "command": command_line("stream", options.work),
+        "options": kept.asked,
+        "load_before": kept.part("load before", lambda: round(os.getloadavg()[0], 2)),
         "cores": len(os.sched_getaffinity(0)),
         "environment": environment(torch.device("cpu")),
-        **measure(options),
+        **kept.part("loops", lambda: measure(options)),
     }
     if options.ranks:
-        result["two_ranks"] = ranks(options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    print(json.dumps(result, indent=1, default=str))
+        result["two_ranks"] = kept.part("two ranks", lambda: ranks(options))
+    print(write_result(options.out, options.work, result))
 
 
 if __name__ == "__main__":

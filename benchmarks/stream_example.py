@@ -4,22 +4,23 @@ python -m benchmarks.stream_example WORK benchmarks/results/stream-example.json
 
 Both loops have the same start, steps, batches and augmentation; only `ratio` differs. Dice is that of whole test cases
 of other patients. The population is the simulated cohort, of whose other subjects the bundled model saw many: the
-figures say what a stream does in a loop, not what synthetic data do for patients.
+figures say what a stream does in a loop, not what synthetic data do for patients. Each curve is kept once it is whole,
+and the same command goes on.
 """
 
 import json
 import os
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
 
 import synth
-from benchmarks.stream_training import Trainer, held_out_dice, network, prepared_cohort
+from benchmarks.keeping import Kept, command_line, say, write_result
+from benchmarks.stream_training import LoopOptions, Trainer, held_out_dice, network, prepared_cohort
 from synth.data.prepared import Prepared
 from synth.generator import environment
 from synth.rng import numpy_rng
@@ -27,28 +28,17 @@ from synth.stream import Balanced
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Train with and without a stream."""
+class Options(LoopOptions):
+    """Train with and without a stream. The picture lies beside the JSON."""
 
-    work: Annotated[Path, tyro.conf.Positional]
-    """Scratch folder; buffers in it are kept and used again, data too."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """The JSON to write; the picture lies beside it."""
-    model: str = "brain-tiny"
-    sampling_steps: int | None = None
-    subjects: int = 20
+    ratio: float = 0.5
+    epoch_steps: int = 40
     cohort_seed: int = 77
     """Of the real cases; the bundled model was trained on subjects of seed 0."""
     real_cases: int = 4
     """Real training cases; few, as where synthetic ones are wanted."""
-    ratio: float = 0.5
-    reuse: int = 20
     epochs: int = 20
-    epoch_steps: int = 40
-    batch: int = 2
-    size: tuple[int, int, int] = (48, 48, 48)
     seeds: int = 3
-    width: int = 16
 
 
 def few(prepared: Prepared, count: int) -> Prepared:
@@ -89,7 +79,7 @@ def curve(options: Options, prepared: Prepared, seed: int, ratio: float) -> list
         for epoch in range(options.epochs):
             trainer.epoch(epoch)
             out.append(held_out_dice(trainer.model, prepared, prepared.split("test")))
-            print(f"seed {seed} ratio {ratio:g} epoch {epoch + 1}: {out[-1]}", file=sys.stderr, flush=True)
+            say(f"seed {seed} ratio {ratio:g} epoch {epoch + 1}/{options.epochs}: {out[-1]}")
     return out
 
 
@@ -123,19 +113,20 @@ def main() -> None:
     """Train, and write the JSON and the picture."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
-    options.work.mkdir(parents=True, exist_ok=True)
+    kept = Kept(options.work, options)
     prepared = prepared_cohort(options.work, subjects=options.subjects, seed=options.cohort_seed)
     arms = {"real": 0.0, "real + stream": options.ratio}
     rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in arms}
     for seed in range(options.seeds):
         for name, ratio in arms.items():
-            rows[name].append(curve(options, prepared, seed, ratio))
+            one = kept.part(f"seed {seed}, {name}", lambda s=seed, r=ratio: curve(options, prepared, s, r))
+            rows[name].append(one)
     curves = {name: np.array([[np.mean(list(at.values())) for at in one] for one in of]) for name, of in rows.items()}
     gain = curves["real + stream"][:, -1] - curves["real"][:, -1]
     result = {
-        "command": f"python -m benchmarks.stream_example {' '.join(sys.argv[1:])}",
+        "command": command_line("stream_example", options.work),
         "population": prepared.schema.population,
-        "options": {name: value for name, value in asdict(options).items() if name not in ("work", "out")},
+        "options": kept.asked,
         "test_cases": len(prepared.split("test")),
         "final_dice": {name: round(float(values[:, -1].mean()), 4) for name, values in curves.items()},
         "gain": {"value": round(float(gain.mean()), 4), "interval": interval(gain), "n": len(gain)},
@@ -143,8 +134,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "environment": environment(torch.device("cpu")),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    write_result(options.out, options.work, result)
     draw(options.out.with_suffix(".png"), curves, options)
     print(json.dumps({name: result[name] for name in ("final_dice", "gain")}, indent=1))
 

@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,6 +16,27 @@ from evaluation.segmenter import Segmenter, SegmenterConfig
 from pipelines.cli import run
 from synth.data.prepared import Prepared, PreparedCase
 from synth.stream import Loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """A loop on the simulated cohort that a stream feeds."""
+
+    work: Annotated[Path, tyro.conf.Positional]
+    """Scratch folder: the same command goes on with it; the data in it are kept whatever the options."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The JSON to write."""
+    model: str = "brain-tiny"
+    sampling_steps: int | None = None
+    """Steps of the sampler; the model's own otherwise."""
+    subjects: int = 20
+    ratio: float = 0.3
+    reuse: int = 20
+    epoch_steps: int = 50
+    batch: int = 2
+    size: tuple[int, int, int] = (48, 48, 48)
+    width: int = 16
+    """Of the segmenter that is trained."""
 
 
 def prepared_cohort(work: Path, *, subjects: int, seed: int = 0) -> Prepared:

@@ -2,25 +2,30 @@
 
 python -m benchmarks.workers WORK benchmarks/results/workers.json
 
-Throughput counts from the first sample's end to the last one's, in files' times, so that loading is left out; the
-process of two threads is this module's own, since `synth generate` gives a worker one. Memory is the resident set of a
-worker that makes --many samples of a tiny model which is trained here first.
+Throughput counts from the first sample's end to the last one's, in files' times, so that loading is left out; the sides
+take turns, and medians count. The process of two threads is this module's own, since `synth generate` gives a worker
+one; its bytes may differ (torch's convolutions do by threads), so the largest difference is told beside. Memory is the
+resident set of a worker that makes --many samples: of a tiny model which is trained here first, or of --memory-model.
+What is found is kept, and the same command goes on.
 """
 
-import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import tyro
 
-from benchmarks.killing import ROOT, begin, digests, end
+import synth
+from benchmarks.keeping import ROOT, Kept, command_line, say, write_result
+from benchmarks.killing import begin, digests, end
 from synth.generator import environment, load, software
 
 _TINY = """
@@ -47,20 +52,27 @@ mask:
 """  # noqa: E501 - a recipe reads best by lines
 
 
+WORKERS = {"one worker": "1", "two workers": "2"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Compare workers and threads, and watch memory."""
 
     work: Annotated[Path, tyro.conf.Positional]
-    """Scratch folder; what it holds under these names is replaced."""
+    """Scratch folder: the same command goes on with it; what another one left under these names is replaced."""
     out: Annotated[Path, tyro.conf.Positional]
     """The JSON to write."""
     model: str = "brain-tiny"
     count: int = 12
     """Samples of each set whose throughput is measured."""
     steps: int | None = None
+    repeats: int = 3
+    """Turns of each side."""
     many: int = 1000
     """Samples over which memory is watched; 0 leaves that out."""
+    memory_model: str | None = None
+    """Model whose memory is watched, at two steps; a tiny one of its own otherwise."""
 
 
 def throughput(folder: Path, count: int) -> float:
@@ -91,24 +103,52 @@ def asked(options: Options) -> list[str]:
     return [options.model, "--count", str(options.count), *steps, "--device", "cpu"]
 
 
-def compare(options: Options) -> dict[str, object]:
+def turn(options: Options, name: str) -> dict[str, Any]:
+    """Make the set as one side does; return its throughput, its files, and how busy the machine was before."""
+    load_before, folder = round(os.getloadavg()[0], 2), options.work / name
+    shutil.rmtree(folder, ignore_errors=True)
+    if name == "two threads":
+        by_threads(options, folder, 2)
+    else:
+        end(begin(["generate", *asked(options), "--workers", WORKERS[name], "--out", str(folder)]))
+    rate = round(throughput(folder, options.count), 4)
+    return {"pairs_a_second": rate, "files": digests(folder), "load_before": load_before}
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Return the largest difference of two sets' images, as a share of each image's range."""
+    worst = 0.0
+    for path in sorted((one / "imagesTr").iterdir()):
+        a, b = (synth.read(folder / "imagesTr" / path.name).data.astype(np.float64) for folder in (one, other))
+        worst = max(worst, float(np.abs(a - b).max() / max(np.ptp(a), 1e-12)))
+    return worst
+
+
+def compare(options: Options, kept: Kept) -> dict[str, object]:
     """Return throughput and bytes of one worker, two workers, and one worker of two threads."""
-    folders = {name: options.work / name for name in ("one worker", "two workers", "two threads")}
-    for folder in folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
-    for name, workers in (("one worker", "1"), ("two workers", "2")):
-        end(begin(["generate", *asked(options), "--workers", workers, "--out", str(folders[name])]))
-    by_threads(options, folders["two threads"], 2)
-    rates = {name: throughput(folder, options.count) for name, folder in folders.items()}
-    one, two, threads = (digests(folder) for folder in folders.values())
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in (*WORKERS, "two threads")}
+    for number in range(options.repeats):
+        for name, of in turns.items():
+            of.append(kept.part(f"{name}, turn {number}", lambda name=name: turn(options, name)))
+    rates = {name: statistics.median(one["pairs_a_second"] for one in of) for name, of in turns.items()}
+    one, two, threads = (of[0]["files"] for of in turns.values())
     images = [name for name in one if name.startswith(("imagesTr", "labelsTr"))]
+    ratio = rates["two workers"] / rates["two threads"]
+    apart = kept.part(
+        "difference by threads", lambda: largest_difference(options.work / "one worker", options.work / "two threads")
+    )
     return {
-        "pairs_a_second": {name: round(rate, 4) for name, rate in rates.items()},
-        "two_workers_over_two_threads": round(rates["two workers"] / rates["two threads"], 3),
+        "pairs_a_second": rates,
+        "turns": {name: [row["pairs_a_second"] for row in of] for name, of in turns.items()},
+        "load_before": {name: [row["load_before"] for row in of] for name, of in turns.items()},
+        "two_workers_over_two_threads": round(ratio, 3),
         "two_workers_over_one": round(rates["two workers"] / rates["one worker"], 3),
-        "equal": one == two,
+        "equal": all(row["files"] == one for name in WORKERS for row in turns[name]) and one == two,
         "volumes_equal_with_two_threads": sum(one[name] == threads[name] for name in images),
         "volumes": len(images),
+        "largest_difference_with_two_threads": float(f"{apart:.3g}"),
+        "goals": {"two_workers_over_two_threads": 0.9, "equal": True},
+        "met": ratio >= 0.9,
     }
 
 
@@ -134,9 +174,11 @@ def resident_mb(pid: int) -> float:
 
 def memory(options: Options) -> dict[str, object]:
     """Return the resident memory of one worker by samples made, and how much it grew after the first tenth."""
-    model, out = tiny_model(options.work), options.work / "many"
+    model = options.memory_model or str(tiny_model(options.work))
+    out, steps = options.work / "many", ["--steps", "2", "--device", "cpu", "--workers", "1"]
     shutil.rmtree(out, ignore_errors=True)
-    child = begin(["generate", str(model), "--count", str(options.many), "--workers", "1", "--out", str(out)])
+    child = begin(["generate", model, "--count", str(options.many), *steps, "--out", str(out)])
+    told = 0
     seen: list[tuple[int, float]] = []
     while child.poll() is None:
         done = sum(1 for _ in (out / "records").glob("syn_*.json")) if (out / "records").is_dir() else 0
@@ -144,9 +186,12 @@ def memory(options: Options) -> dict[str, object]:
             seen.append((done, resident_mb(child.pid)))
         except (OSError, IndexError):
             break
+        if done >= told + max(options.many // 20, 1):
+            told = done
+            say(f"memory: {done}/{options.many} samples, {seen[-1][1]:.0f} MB")
         time.sleep(0.5)
     end(child)
-    tenth = options.many // 10
+    tenth = max(options.many // 10, 1)
     early = max((mb for done, mb in seen if 0 < done <= tenth), default=float("nan"))
     late = max((mb for done, mb in seen if done > options.many - tenth), default=float("nan"))
     return {
@@ -154,27 +199,27 @@ def memory(options: Options) -> dict[str, object]:
         "mb_first_tenth": round(early, 1),
         "mb_last_tenth": round(late, 1),
         "growth": round(late / early - 1, 4),
+        "goals": {"growth": 0.05},
+        "met": late / early - 1 <= 0.05,
         "mb_by_samples": [[done, round(mb, 1)] for done, mb in seen[:: max(len(seen) // 40, 1)]],
     }
 
 
 def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where bytes differ."""
-    options.work.mkdir(parents=True, exist_ok=True)
+    kept = Kept(options.work, options)
     result: dict[str, object] = {
-        "command": f"python -m benchmarks.workers WORK {options.out} --model {options.model} --count {options.count} "
-        f"--many {options.many}" + (f" --steps {options.steps}" if options.steps else ""),
+        "command": command_line("workers", options.work),
+        "options": kept.asked,
         "environment": environment(torch.device("cpu")),
         "software": software(),
         "cores": len(os.sched_getaffinity(0)),
         "model_sha256": load(options.model).model.sha256,
-        "throughput": compare(options),
+        "throughput": compare(options, kept),
     }
     if options.many:
-        result["memory"] = memory(options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1).replace(str(options.work), "WORK")
-    options.out.write_text(text + "\n")
+        result["memory"] = kept.part("memory", lambda: memory(options))
+    text = write_result(options.out, options.work, result)
     print(text)
     sys.exit(1 if '"equal": false' in text else 0)
 

@@ -3,12 +3,13 @@
 Knows report.json alone: no volume, no metric.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.saved import ReportForm, read_report
+from synth.documents import require_form
 from synth.errors import DataError
 
 
@@ -82,20 +83,10 @@ def _difference(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Differ
 
 
 def _read(report: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    name = "a report"
-    if not isinstance(report, Mapping):
-        path = Path(report)
-        path = path / "report.json" if path.is_dir() else path
-        name = str(path)
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no report ({error}); give a report.json of `synth evaluate`") from error
-    good = isinstance(report, Mapping) and {"schema", "population", "fingerprint", "metrics"} <= set(report)
-    if not good:
-        raise DataError(f"{name} is no report: it lacks schema, population, fingerprint or metrics")
-    assert isinstance(report, Mapping)
-    return report
+    if isinstance(report, Mapping):
+        require_form(report, ReportForm, what="what was given as a report")
+        return report
+    return read_report(Path(report))[0]
 
 
 def _require_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:

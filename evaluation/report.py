@@ -8,6 +8,7 @@ from typing import Literal
 
 from evaluation.charts import Chart, Dots
 from evaluation.page import page
+from evaluation.saved import REPORT_FILE, SCHEMA
 from synth.io import write_bytes
 
 
@@ -92,7 +93,7 @@ class Report:
     def plain(self) -> dict[str, object]:
         """Return the content of report.json."""
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "population": self.population,
             "patients_assumed": self.patients_assumed,
             "notes": self.notes,
@@ -116,7 +117,7 @@ class Report:
         for name, text in sorted(self.internal.items()):
             write_bytes(folder / "internal" / name, text.encode())
         write_bytes(folder / "index.html", page(self, with_real=False).encode())
-        write_bytes(folder / "report.json", (json.dumps(self.plain(), indent=1, allow_nan=False) + "\n").encode())
+        write_bytes(folder / REPORT_FILE, (json.dumps(self.plain(), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _round(value: float) -> float:

@@ -47,45 +47,42 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge, steps
-        from pipelines.evidence import digests, seen_by_model
+        from pipelines.evidence import digests, require_unchanged, seen_by_model
         from pipelines.gate import pass_gate, sections
         from pipelines.progress import progress
 
+        only = sections(self.only)
         if self.nnunet:
             return self._nnunet()
-        only = sections(self.only)
         synthetic = self._check(only)
+        judged = digests(synthetic)
         seen = seen_by_model(synthetic)
         with self.real_side(seen, self.seed) as (prepared, unaudited):
             evidence = self._evidence(prepared, only, synthetic, seen, unaudited)
             with progress("judging", steps(evidence, only)) as bar:
                 report = judge(evidence, only=only, progress=lambda _: bar.advance())
             _say_whose(report, prepared, seen, prepared_before=self.data is not None)
-        report.judged = digests(synthetic)
+        require_unchanged(synthetic, judged)
+        report.judged = judged
         report.write(self.out)
         _say(report, self.out)
         return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
 
     def _check(self, only: tuple[str, ...]) -> Path:
         """Return the set. Errors: ConfigError, OutputError for options that do not go together."""
-        from evaluation.sections import SECTIONS
-        from synth.errors import ConfigError, OutputError, nearest
+        from pipelines.places import lie_together, require_apart
+        from synth.errors import ConfigError, OutputError
 
         if self.synthetic is None:
             raise ConfigError("evaluate needs --synthetic, the generated dataset")
         self.check_real()
+        if self.real is not None and lie_together(self.synthetic, self.real):
+            raise ConfigError(f"--real {self.real} and the judged set lie in one another; give real volumes")
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
-        out = self.out.resolve()
-        for given in (self.synthetic, self.data, self.real, self.training, self.holdout):
-            place = out if given is None else given.resolve()
-            if given is not None and (out == place or place in out.parents or out in place.parents):
-                raise OutputError(f"--out {self.out} and {given} lie in one another; give another --out")
+        require_apart(self.out, self.synthetic, self.data, self.real, self.training, self.holdout)
         if self.judge_steps < 0:
             raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
-        for name in only:
-            if name not in SECTIONS:
-                raise ConfigError(f"--only: no section of a report is called {name!r}; {nearest(name, SECTIONS)}")
         for name, given in (("--gate", self.gate), ("--model", self.model is not None)):
             if given and only and "privacy" not in only:
                 raise ConfigError(f"{name} rests on the privacy section; add privacy to --only, or leave {name} out")
@@ -106,6 +103,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         bench = find_bench(self.judge, schema, prepared)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
         made = synthetic_set(synthetic, schema, attribute=known)
+        self.require_others(prepared, made)
         asked = not only or bool(SEGMENTING & set(only))
         if bench.segmenter is None and self.judge is None and self.judge_steps and asked:
             bench = self._trained(prepared)

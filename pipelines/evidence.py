@@ -3,9 +3,9 @@
 Knows readers and the evidence, no section and no option of a verb.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evaluation.evidence import Judged
@@ -19,31 +19,16 @@ def seen_by_model(folder: Path) -> "Seen | None":
 
     Errors: DataError where it tells of another model than the manifest names.
     """
+    from pipelines.records import rows_beside
     from synth.data.seen import SEEN_FILE, read_seen
     from synth.errors import DataError
 
     seen = read_seen(folder)
-    if seen is not None and {row["model"]["sha256"] for row in manifest_rows(folder)} != {seen.model}:
+    if seen is not None and {row["model"]["sha256"] for row in rows_beside(folder)} != {seen.model}:
         raise DataError(
             f"{folder / SEEN_FILE} is of another model than manifest.jsonl names; generate the set again or remove both"
         )
     return seen
-
-
-def manifest_rows(folder: Path) -> "list[dict[str, Any]]":
-    """Return the lines of a set's manifest; none without one. Errors: DataError where it is broken."""
-    import json
-
-    from synth.errors import DataError
-
-    manifest = folder / "manifest.jsonl"
-    try:
-        rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
-        for row in rows:
-            _ = row["case"], row["condition"]["attributes"].get, row["model"]["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{manifest} is broken ({error}); generate the set again or remove the manifest") from error
-    return rows
 
 
 def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator[Judged]":
@@ -63,8 +48,8 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
 
 def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Judged]":
     """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
-
     from evaluation.evidence import Judged
+    from pipelines.records import rows_beside
     from synth.data.preparation import working_pair
     from synth.data.reading import read_image, read_mask
     from synth.errors import DataError
@@ -72,7 +57,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
     from synth.formats.cases import values_of
 
     dataset = read_dataset(folder)
-    rows = manifest_rows(folder)
+    rows = rows_beside(folder)
     told = {row["case"]: row for row in rows}
     _require_order(folder, dataset.channels, schema.channels)
     names = [label.name for label in schema.labels]
@@ -130,13 +115,28 @@ def _require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, .
         )
 
 
+SAID = ("dataset.json", "manifest.jsonl", "splits_final.json")
+"""What a set says of itself beside its images and masks: a report binds these too, where they are there."""
+
+
+def require_unchanged(folder: Path, judged: "Mapping[str, str]") -> None:
+    """Errors: DataError where a file of a set is not what it was when `digests` told of it: a report would not hold."""
+    from synth.errors import DataError
+
+    now = digests(folder)
+    changed = sorted(name for name in {*now, *judged} if now.get(name) != judged.get(name))
+    if changed:
+        raise DataError(f"{folder / changed[0]} was changed while the set was judged; judge it again, left alone")
+
+
 def digests(folder: Path) -> dict[str, str]:
-    """Return {path relative to the folder: sha256} of a dataset's images and masks, in whatever layout."""
+    """Return {path relative to the folder: sha256} of a dataset's images and masks, in whatever layout, and `SAID`."""
     import os
 
     from synth.formats import read
     from synth.formats.nnunet import sha256_of
 
     named = {path for case in read(folder).cases for path in (*case.images, case.mask) if path is not None}
+    named |= {folder / name for name in SAID}
     files = {file for path in named for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
     return {Path(os.path.relpath(path, folder)).as_posix(): sha256_of(path) for path in sorted(files)}

@@ -13,12 +13,21 @@ FAILED, UNDECIDABLE = 3, 4
 
 
 def sections(only: Sequence[str]) -> tuple[str, ...]:
-    """Return the names asked for, each once, commas and repeats allowed.
+    """Return the names of sections asked for, each once, commas and repeats allowed; none where nothing is asked.
+
+    Errors: ConfigError for names that no section has, and where something is asked and nothing named.
 
     >>> sections(["fidelity,privacy", "privacy"])
     ('fidelity', 'privacy')
     """
-    return tuple(dict.fromkeys(name.strip() for one in only for name in one.split(",") if name.strip()))
+    from evaluation.sections import SECTIONS
+    from synth.errors import ConfigError, nearest
+
+    names = tuple(dict.fromkeys(name.strip() for one in only for name in one.split(",")))
+    for name in names:
+        if name not in SECTIONS:
+            raise ConfigError(f"--only: no section of a report is called {name!r}; {nearest(name, SECTIONS)}")
+    return names
 
 
 def pass_gate(report: "Report", out: Path, *, weights: bool) -> int:

@@ -1,7 +1,7 @@
 """synth generate: paired volumes from a model, resumable, the same bytes whatever the workers or shards."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -106,7 +106,7 @@ class Generate:
         """Make what is missing of a shard, and end the set once every shard is done."""
         from pipelines.engines import made
         from pipelines.progress import progress
-        from pipelines.records import ShardNote, finish_set, note_path
+        from pipelines.records import ShardNote, begun_path, finish_set, note_path
         from pipelines.workers import alone, only_one
 
         shard, shards = which
@@ -118,6 +118,7 @@ class Generate:
             if todo:  # without its index, an unfinished folder is not taken for a dataset; nor is the shard done
                 worker.writer.reopen()
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
+                self._begin(shard, shards, count)
         held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
         with held, progress("samples", len(todo)) as bar:
             for _ in made(worker, todo, self):
@@ -128,6 +129,7 @@ class Generate:
                 note = ShardNote(shard=shard, shards=shards, count=count, validation=validation, facts=worker.facts)
                 worker.write_seen()
                 note.write(self.out)
+                begun_path(self.out, shard, shards).unlink(missing_ok=True)
             else:
                 finish_set(self.out, worker.facts, worker.generator.model.seen, count, validation)
         if missing:
@@ -135,6 +137,18 @@ class Generate:
         else:
             print(f"{count} samples in {self.out}{worker.seams(count)}")
         return 0
+
+    def _begin(self, shard: int, shards: int, count: int) -> None:
+        """Keep the command beside the output until its shard is done, so that `synth merge` can say how to end it."""
+        import json
+
+        from pipelines.commands import words_of
+        from pipelines.records import begun_path
+        from synth.io import write_bytes
+
+        here = replace(self, model=str(Path(self.model).resolve())) if Path(self.model).is_dir() else self
+        said = {"shard": shard, "shards": shards, "count": count, "command": words_of("generate", here, but=("out",))}
+        write_bytes(begun_path(self.out, shard, shards), (json.dumps(said) + "\n").encode())
 
     def _launch(self, count: int) -> int:
         """Run the command as a job array, then say what came of it."""
@@ -226,10 +240,7 @@ class Generate:
                 raise OutputError(f"{self.out} is not empty; give another --out")
             return False
         asked = worker.request()
-        try:
-            before = read_request(path)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} is broken ({error}); give another --out") from error
+        before = read_request(path, mend="give another --out")
         differ = [name for name in sorted(asked) if before.get(name) != asked[name]]
         longer = "plan" in differ and worker.asks.extends(before.get("plan"))
         if longer:

@@ -123,17 +123,12 @@ def _run(folder: Path) -> dict[str, object]:
 
 
 def _report(folder: Path) -> dict[str, object]:
-    import json
+    from evaluation.saved import read_report
 
-    from synth.errors import DataError
-
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
-        figures = {name: value["value"] for name, value in report["metrics"].items()}
-        return {"kind": "report", "population": report["population"], **verdicts, **figures}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / 'report.json'} is broken ({error!r}); run `synth evaluate` again") from error
+    report, _ = read_report(folder)
+    verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
+    figures = {name: value["value"] for name, value in report["metrics"].items()}
+    return {"kind": "report", "population": report["population"], **verdicts, **figures}
 
 
 def _dataset(folder: Path) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Shards of one set from separate folders, joined: what one process had written, byte for byte. Needs no model."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from pipelines.records import (
     read_request,
     record_path,
     recorded,
+    unfinished,
     whole_record,
 )
 
@@ -35,6 +35,7 @@ def join(shards: Sequence[Path], out: Path) -> int:
     shards that were cut short, samples that are missing or there twice, broken records and changed files; OutputError
     where `out` holds something else.
     """
+    from pipelines.places import require_room
     from pipelines.progress import progress
     from pipelines.workers import alone
     from synth.data.seen import read_seen
@@ -43,7 +44,7 @@ def join(shards: Sequence[Path], out: Path) -> int:
     request = _one_request(shards)
     count, validation, facts = _one_set(shards)
     owners = _owners(shards, count)
-    _require_room(shards, out)
+    require_room(out, _bytes_missing(shards, out), "the set takes")
     _require_own(out, request, count)
     seen = read_seen(shards[0])
     out.mkdir(parents=True, exist_ok=True)
@@ -72,10 +73,7 @@ def _one_request(shards: Sequence[Path]) -> bytes:
         path = folder / REQUEST
         if not path.is_file():
             raise DataError(f"{folder} is no shard: it has no {REQUEST}; give folders that `synth generate` wrote")
-        try:
-            asked = read_request(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is broken ({error}); run the shard's `synth generate` again") from error
+        asked = read_request(path, mend="run the shard's `synth generate` again")
         first = first if content else asked
         content = content or path.read_bytes()
         differ = [name for name in sorted({*asked, *first}) if asked.get(name) != first.get(name)]
@@ -98,6 +96,8 @@ def _one_set(shards: Sequence[Path]) -> tuple[int, tuple[str, ...], SetFacts]:
         notes = read_notes(folder)
         if not notes and (folder / MANIFEST).is_file():
             raise DataError(f"{folder} is a whole set already; join the others without it, or use it as it is")
+        if left := unfinished(folder):
+            raise DataError(f"{folder} is not done: {left}")
         if not notes:
             raise DataError(f"{folder} was cut short: its shard is not done; run its `synth generate` again")
         for note in notes:
@@ -142,16 +142,11 @@ def _owners(shards: Sequence[Path], count: int) -> dict[int, Path]:
     return owners
 
 
-def _require_room(shards: Sequence[Path], out: Path) -> None:
-    """Errors: OutputError where the disk of `out` has no room for the samples that are not there yet."""
-    from synth.errors import OutputError
-
+def _bytes_missing(shards: Sequence[Path], out: Path) -> int:
+    """Return how much of the shards is not in `out` yet."""
     needed = sum(path.stat().st_size for folder in shards for path in folder.rglob("*") if path.is_file())
     there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.is_dir() else 0
-    place = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    free = shutil.disk_usage(place).free
-    if needed - there > free:
-        raise OutputError(f"{place} has {free / 1e9:.1f} GB free, the set takes {needed / 1e9:.1f}; free room")
+    return needed - there
 
 
 def _require_own(out: Path, request: bytes, count: int) -> None:
@@ -196,13 +191,9 @@ def whole_set(folder: Path) -> list[dict[str, Any]]:
 
 def _index(folder: Path) -> tuple[str, ...]:
     """Return the files that make a set a dataset, by the layout it was asked for. Errors: DataError."""
-    from synth.errors import DataError
     from synth.formats import WRITERS
     from synth.formats.writing import Description
 
     path = folder / REQUEST
-    try:
-        asked = read_request(path) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is broken ({error}); generate the set again") from error
+    asked = read_request(path) if path.is_file() else {}
     return WRITERS[layout_of(asked)](folder, Description(name="", channels=("",), labels=())).index

@@ -33,13 +33,12 @@ class Merge:
 
     def run(self) -> int:
         """Join the shards or hand the set over, and say what was written."""
-        from synth.errors import ConfigError, OutputError
+        from pipelines.places import require_apart
+        from synth.errors import ConfigError
 
         if not self.sets:
             raise ConfigError("give the folders to join: synth merge SHARD SHARD ... --out DIR")
-        inside = next((one for one in (*self.sets, self.into) if one and one.resolve() == self.out.resolve()), None)
-        if inside is not None:
-            raise OutputError(f"--out is {inside}, which is to be read; give another --out")
+        require_apart(self.out, *self.sets, self.into, self.data)
         if self.into is None:
             from pipelines.joining import join
 

@@ -56,9 +56,9 @@ class Prepare:
         from synth.errors import OutputError
         from synth.formats import read
 
+        budget_s = seconds(self.budget, "--budget")
         if self.out.exists() and not self.overwrite and not (self.out.is_dir() and not any(self.out.iterdir())):
             raise OutputError(f"{self.out} is not an empty folder; give --overwrite or another --out")
-        budget_s = seconds(self.budget, "--budget")
         options = PreparationOptions(spacing_mm=self.spacing, grid=self.size, voxels=voxels_for(budget_s))
         how = DivisionOptions(
             patients=self.patients,

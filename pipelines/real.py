@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evaluation.evidence import Judged
     from synth.data.dataset import Case, Dataset
     from synth.data.prepared import Prepared, Split
     from synth.data.seen import Seen
@@ -81,6 +82,22 @@ class RealOptions:
                 except DataError as error:
                     raise DataError(str(error).replace(str(prepared.folder), str(self.training))) from error
             yield prepared, ""
+
+    def require_others(self, prepared: "Prepared", made: "Sequence[Judged]") -> None:
+        """Errors: ConfigError where samples are volumes of --real, voxel for voxel: they were judged by themselves."""
+        from evaluation.privacy.checks import same_voxels
+        from pipelines.evidence import real_set
+        from synth.errors import ConfigError
+
+        if self.real is None:
+            return
+        cases = prepared.cases if self.training is None else prepared.split("test")
+        same = same_voxels(made, list(real_set(prepared, cases)))
+        if same:
+            raise ConfigError(
+                f"{len(same)} of {len(made)} samples, {made[same[0]].case} first, are volumes of --real {self.real} "
+                "voxel for voxel, and would be judged by themselves; give other real volumes"
+            )
 
     def _divided(self, seed: int) -> "tuple[Dataset, Division]":
         """Return the folders as one dataset, and on which side each of its cases lies."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from synth.formats.writing import Description, Writer
 
 MANIFEST, REQUEST = "manifest.jsonl", "request.json"
+_AGAIN = "run the `synth generate` of the set again"
 _CASE = re.compile(r"syn_([0-9]{5,})")
 
 
@@ -53,14 +55,13 @@ def recorded(out: Path) -> Iterator[int]:
 
 def read_record(path: Path, index: int) -> dict[str, Any]:
     """Return a record. Errors: DataError where it is broken or another sample's."""
+    from synth.documents import read_document
     from synth.errors import DataError
 
-    try:
-        row = _row(path.read_text(encoding="utf-8"))
-        if row["index"] != index:
-            raise ValueError(f"it is of sample {row['index']}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is broken ({error}); run the shard's `synth generate` again") from error
+    again = "run the shard's `synth generate` again"
+    row = read_document(path, form("MadeRow"), mend=again)
+    if row["index"] != index:
+        raise DataError(f"{path} line 1 is broken (it is of sample {row['index']}); {again}")
     return row
 
 
@@ -77,49 +78,53 @@ def whole_record(writer: "Writer", index: int) -> bool:
         return False
 
 
-def read_request(path: Path) -> dict[str, Any]:
+def read_request(path: Path, *, mend: str = "generate the set again") -> dict[str, Any]:
     """Return what a set was asked for; what a request of before does not say had one value then.
 
-    Errors: OSError, and ValueError where it is broken.
+    Errors: DataError with the line, and `mend`.
     """
-    asked = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(asked, dict):
-        raise ValueError("it is no object")
+    from synth.documents import read_document
+
+    asked = read_document(path, form("Request"), mend=mend)
     return {"device": "cpu", "format": "nnunet", "prompts": False, **asked}
 
 
-def manifest_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a manifest, one at a time. Errors: DataError with the line that is broken."""
+def manifest_rows(path: Path, *, remade: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a manifest, one at a time. Errors: DataError with the line that is broken.
+
+    remade   rows say all that making a sample again takes, as ours do; False: what judging takes is enough
+    """
+    from synth.documents import read_lines
     from synth.errors import DataError
 
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield _row(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(
-                        f"{path} line {number} is broken ({error}); run the `synth generate` of the set again"
-                    ) from error
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give the manifest.jsonl of a generated set") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run the `synth generate` of the set again") from error
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give the manifest.jsonl of a generated set")
+    for _, row in read_lines(path, form("MadeRow" if remade else "Row"), mend=_AGAIN):
+        yield row
 
 
-def _row(text: str) -> dict[str, Any]:
-    """Return a row. Errors: ValueError where something of it is missing."""
-    row = json.loads(text)
-    if not isinstance(row, dict):
-        raise ValueError("it is no object")
-    kinds = {"case": str, "index": int, "seed": int, "attempt": int, "model": dict, "condition": dict, "files": dict}
-    for name, kind in kinds.items():
-        if not isinstance(row.get(name), kind):
-            raise ValueError(f"{name!r} is missing or of another kind")
-    for path, digest in row["files"].items():
-        if Path(path).is_absolute() or ".." in Path(path).parts or not isinstance(digest, str):
-            raise ValueError(f"file {path!r} is no file of the set")
-    return row
+def rows_beside(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a set's manifest, as far as judging takes them; none without one.
+
+    Errors: DataError with the line that is broken, or that tells of a case a second time.
+    """
+    from synth.errors import DataError
+
+    path = folder / MANIFEST
+    rows = list(manifest_rows(path, remade=False)) if path.exists() else []
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        before = first.setdefault(row["case"], number)
+        if before != number:
+            raise DataError(f"{path} line {number} is broken (case {row['case']!r} stands in line {before}); {_AGAIN}")
+    return rows
+
+
+def form(name: str) -> Any:
+    """Return a form of `pipelines.forms`, which brings pydantic along."""
+    from pipelines import forms
+
+    return getattr(forms, name)
 
 
 def layout_of(asked: dict[str, Any]) -> str:
@@ -152,19 +157,17 @@ class SetFacts:
         return WRITERS[self.format](out, self.about)
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> "SetFacts":
-        """Return the facts of their JSON. Errors: KeyError, TypeError, AttributeError where something is missing."""
+    def of(cls, row: dict[str, Any], where: str) -> "SetFacts":
+        """Return the facts of their JSON. Errors: ConfigError that begins with `where`."""
+        from synth import config
+        from synth.errors import ConfigError, nearest
         from synth.formats import WRITERS
         from synth.formats.writing import Description
-        from synth.volume import Label
 
-        about = dict(row["about"])
-        labels = [{**label, "colour": label["colour"] and tuple(label["colour"])} for label in about.pop("labels")]
-        known = tuple(Label(**label) for label in labels)
-        described = Description(**{**about, "channels": tuple(about["channels"]), "labels": known})
         if row["format"] not in WRITERS:
-            raise KeyError(f"format {row['format']!r}")
-        return cls(about=described, format=row["format"], prompts=row["prompts"])
+            raise ConfigError(f"{where}.format: {row['format']!r} is no layout; {nearest(row['format'], WRITERS)}")
+        about = config.build(Description, row["about"], where=f"{where}.about")
+        return cls(about=about, format=row["format"], prompts=row["prompts"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,19 +196,44 @@ def note_path(out: Path, shard: int, shards: int) -> Path:
     return out / f"shard-{shard}-of-{shards}.json"
 
 
+def begun_path(out: Path, shard: int, shards: int) -> Path:
+    """Return where a shard says how it is gone on with, as long as it is not done."""
+    return out / f"begun-{shard}-of-{shards}.json"
+
+
+def unfinished(out: Path) -> str:
+    """Return in words what is not done in a folder: which shards, how far they are, and the commands that end them.
+
+    Empty where no shard says that it was begun. Errors: DataError for a broken file.
+    """
+    from synth.documents import read_document
+
+    told = []
+    for path in sorted(out.glob("begun-*-of-*.json")):
+        row = read_document(path, form("Begun"), mend="run the shard's `synth generate` again")
+        if note_path(out, row["shard"], row["shards"]).is_file():
+            continue  # a kill between the note and this file's end
+        own = range(row["shard"], row["count"], row["shards"])
+        there = sum(index in own for index in recorded(out))
+        command = shlex.join([*row["command"], "--out", str(out)])
+        told.append(f"shard {row['shard']}/{row['shards']} has {there} of {len(own)} samples; end it by `{command}`")
+    return "; ".join(told)
+
+
 def read_notes(out: Path) -> list[ShardNote]:
     """Return the notes of the shards that are done in a folder. Errors: DataError for a broken one."""
-    from synth.errors import DataError
+    from synth.documents import read_document
+    from synth.errors import ConfigError, DataError
 
-    notes = []
+    notes, again = [], "run the shard's `synth generate` again"
     for path in sorted(out.glob("shard-*-of-*.json")):
+        row = read_document(path, form("Note"), mend=again)
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
-            facts = SetFacts.of(row.pop("facts"))
-            row["validation"] = tuple(row["validation"])
-            notes.append(ShardNote(facts=facts, **row))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path} is broken ({error!r}); run the shard's `synth generate` again") from error
+            facts = SetFacts.of(row["facts"], "facts")
+        except ConfigError as error:
+            raise DataError(f"{path} line 1 is broken ({error}); {again}") from error
+        own = {name: row[name] for name in ("shard", "shards", "count")}
+        notes.append(ShardNote(**own, validation=tuple(row["validation"]), facts=facts))
     return notes
 
 
@@ -236,7 +264,7 @@ def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, vali
 
         write_prompts(out, (prompts_path(record_path(out, index)) for index in range(count)))
     facts.writer(out).finish(count, (Told.of(row) for row in manifest_rows(out / MANIFEST)))
-    for path in out.glob("shard-*-of-*.json"):
+    for path in (*out.glob("shard-*-of-*.json"), *out.glob("begun-*-of-*.json")):
         path.unlink(missing_ok=True)
     if len(places) > 1:
         print(

@@ -1,6 +1,5 @@
 """`generate --dry-run`: one sample made and measured, the whole reckoned from it. Leaves nothing on disk."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,9 @@ def measure(worker: "Worker", index: int) -> Measured:
 def rehearse(worker: "Worker", todo: list[int], how: "Generate") -> None:
     """Say what the missing samples will take. Errors: OutputError, ConfigError where disk or memory are short."""
     from pipelines.machine import in_words, memory_gb
+    from pipelines.places import free_bytes, require_room, size_in_words
     from pipelines.workers import cores, workers_on
-    from synth.errors import ConfigError, OutputError
+    from synth.errors import ConfigError
 
     if not todo:
         print(f"every sample is in {how.out}; nothing is left to make")
@@ -67,32 +67,14 @@ def rehearse(worker: "Worker", todo: list[int], how: "Generate") -> None:
     at_once = workers if how.engine != "local" or device.type != "cpu" else min(workers, cores())
     seconds = one.seconds * -(-len(todo) // at_once)
     needed = one.bytes * len(todo)
-    place = next(place for place in (how.out.absolute(), *how.out.absolute().parents) if place.exists())
-    free = shutil.disk_usage(place).free
     memory, there = one.peak_bytes * workers / 1e9, memory_gb(device)
     many = "es" if workers > 1 else ""
     print(f"{len(todo)} samples are to be made, one took {one.seconds:.2f} s in one process")
     print(f"  time    {in_words(seconds)} with {workers} process{many} of one thread")
-    print(f"  disk    {_size(needed)} in {how.out}, {_size(free)} are free")
+    print(f"  disk    {size_in_words(needed)} in {how.out}, {size_in_words(free_bytes(how.out))} are free")
     print(f"  memory  {memory:.2f} GB, of {there:.1f} GB here")
     print("nothing was written")
-    if needed * _RESERVE > free:
-        raise OutputError(
-            f"{place} has {_size(free)} free, the samples take {_size(needed)}; free room or ask for less"
-        )
+    require_room(how.out, needed * _RESERVE, "the samples take")
     if how.engine == "local" and memory > there:
         most = max(int(there * 1e9 / one.peak_bytes), 1)
         raise ConfigError(f"{workers} workers take {memory:.1f} GB, {there:.1f} are here; give --workers {most}")
-
-
-def _size(count: float) -> str:
-    """Return bytes as people say them.
-
-    >>> _size(1_500), _size(2_500_000), _size(3.2e12)
-    ('1.5 kB', '2.5 MB', '3.2 TB')
-    """
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"

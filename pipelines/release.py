@@ -40,27 +40,25 @@ class Release:
         import os
         import shutil
 
+        from evaluation.saved import read_report
         from pipelines.gate import AFTER, FAILED, IMAGES, release_code
         from synth.errors import DataError
         from synth.formats import read
 
         self._check_out()
-        raw, content = self._content()
-        try:
-            code = release_code(content)
-            why = content["verdicts"][IMAGES]["why"]
-            flagged = {str(row["case"]) for row in content["samples"] if row["flagged"]}
-            known = {str(row["case"]) for row in content["samples"]}
-            judged = {str(name): str(sha) for name, sha in content["judged"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{self._file} has no privacy verdict on the samples ({error}); run `synth evaluate` with privacy"
-            ) from error
+        content, raw = read_report(self.report)
+        if IMAGES not in content["verdicts"]:
+            raise DataError(f"{self.report} has no privacy verdict on the samples; run `synth evaluate` with privacy")
+        code = release_code(content)
+        flagged = {row["case"] for row in content["samples"] if row["flagged"]}
+        known = {row["case"] for row in content["samples"]}
         if code:
-            print(f"not released: {why}")
+            print(f"not released: {content['verdicts'][IMAGES]['why']}")
             if code == FAILED and AFTER in content["verdicts"]:
                 print(f"nor without the flagged samples: {content['verdicts'][AFTER]['why']}")
             return code
+        judged: dict[str, str] = content["judged"]
+        self._require_said(judged)
         dataset = read(self.synthetic)
         if not dataset.layout.startswith("nnU-Net"):
             raise DataError(
@@ -71,47 +69,40 @@ class Release:
         shutil.rmtree(part, ignore_errors=True)
         try:
             self._copy(part, files, judged)
-            written = self._write_sidecars(part, dataset, known - flagged)
-            self._bind(part, raw, content, {name: judged[name] for name in files}, written, sorted(flagged))
+            written = self._write_sidecars(part, judged, known - flagged)
+            self._bind(part, raw, content, files, written, sorted(flagged))
             if self.out.exists():
                 shutil.rmtree(self.out)
             os.replace(part, self.out)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         left = f"; {len(flagged)} flagged samples left out" if flagged else ""
-        print(f"{len(known - flagged)} samples in {self.out}, {len(files)} files bound in {RELEASE_FILE}{left}")
+        bound = len(files) + len(written)
+        print(f"{len(known - flagged)} samples in {self.out}, {bound} files bound in {RELEASE_FILE}{left}")
         return 0
 
-    @property
-    def _file(self) -> Path:
-        return self.report / "report.json" if self.report.is_dir() else self.report
-
     def _check_out(self) -> None:
+        from pipelines.places import require_apart
         from synth.errors import OutputError
 
-        out, source = self.out.resolve(), self.synthetic.resolve()
-        if out == source or source in out.parents or out in source.parents:
-            raise OutputError(f"--out {self.out} and {self.synthetic} lie in one another; give another --out")
+        require_apart(self.out, self.synthetic, self.report)
         if self.out.exists() and any(self.out.iterdir()):
             if not self.overwrite:
                 raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
             if not (self.out / RELEASE_FILE).is_file():
                 raise OutputError(f"{self.out} is no release, so it is not replaced; give another --out")
 
-    def _content(self) -> tuple[bytes, dict[str, Any]]:
-        """Return the report's bytes and what they say. Errors: DataError where it is missing or broken."""
-        import json
-
+    def _require_said(self, judged: dict[str, str]) -> None:
+        """Errors: DataError where what the set says of itself is not what was judged, added or gone."""
+        from pipelines.evidence import SAID
         from synth.errors import DataError
 
-        try:
-            raw = self._file.read_bytes()
-            content = json.loads(raw)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self._file} cannot be read ({error}); give a report of `synth evaluate`") from error
-        if not isinstance(content, dict) or content.get("schema") != 1:
-            raise DataError(f"{self._file} is no report of this version; run `synth evaluate` again")
-        return raw, content
+        for name in SAID:
+            path = self.synthetic / name
+            if path.exists() and name not in judged:
+                raise DataError(f"{path} does not stand in the report; run `synth evaluate` again")
+            if name in judged:
+                self._judged_bytes(name, judged)
 
     def _files(self, dataset: "Dataset", judged: dict[str, str], known: set[str], flagged: set[str]) -> list[str]:
         """Return the files to copy, relative to the set. Errors: DataError where set and report do not agree."""
@@ -137,59 +128,80 @@ class Release:
                 out.append(name)
         return sorted(out)
 
-    def _copy(self, part: Path, names: list[str], judged: dict[str, str]) -> None:
-        """Copy each file whose bytes are those judged. Errors: DataError for others, and for paths that lead out."""
+    def _judged_bytes(self, name: str, judged: dict[str, str]) -> bytes:
+        """Return a file's bytes, which are those judged. Errors: DataError for others, and for paths that lead out."""
         import hashlib
 
         from synth.errors import DataError
+
+        path, parts = self.synthetic / name, Path(name).parts
+        if not path.resolve().is_relative_to(self.synthetic.resolve()) or Path(name).is_absolute() or ".." in parts:
+            raise DataError(f"{path} leads out of {self.synthetic}; a release holds what lies in the set")
+        if "internal" in parts:
+            raise DataError(f"{path} is marked internal; it is not released")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); generate or judge the set again") from error
+        if hashlib.sha256(data).hexdigest() != judged[name]:
+            raise DataError(f"{path} is not the file that was judged (its sha256 differs); judge the set again")
+        return data
+
+    def _copy(self, part: Path, names: list[str], judged: dict[str, str]) -> None:
+        """Copy each file whose bytes are those judged. Errors: DataError."""
         from synth.io import write_bytes
 
-        inside = self.synthetic.resolve()
         for name in names:
-            path = self.synthetic / name
-            parts = Path(name).parts
-            if not path.resolve().is_relative_to(inside) or Path(name).is_absolute() or ".." in parts:
-                raise DataError(f"{path} leads out of {self.synthetic}; a release holds what lies in the set")
-            if "internal" in parts:
-                raise DataError(f"{path} is marked internal; it is not released")
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}); generate or judge the set again") from error
-            if hashlib.sha256(data).hexdigest() != judged[name]:
-                raise DataError(f"{path} is not the file that was judged (its sha256 differs); judge the set again")
+            data = self._judged_bytes(name, judged)
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(part / name, data)
 
-    def _write_sidecars(self, part: Path, dataset: "Dataset", cases: set[str]) -> dict[str, str]:
-        """Write what a set says of itself, for the released cases and by known keys alone; return {name: sha256}."""
+    def _write_sidecars(self, part: Path, judged: dict[str, str], cases: set[str]) -> dict[str, dict[str, str]]:
+        """Write what a set says of itself, for the released cases and by known keys alone.
+
+        Return {name: its sha256, and that of the judged file it was drawn from}. Errors: DataError where a row of the
+        manifest names files of other bytes than those judged.
+        """
         import hashlib
         import json
 
-        from pipelines.evidence import manifest_rows
+        from pipelines.records import MANIFEST, rows_beside
+        from synth.documents import document_of
+        from synth.errors import DataError
         from synth.io import write_bytes
 
         written: dict[str, bytes] = {}
-        rows = [row for row in manifest_rows(self.synthetic) if row["case"] in cases]
-        if rows:
-            kept = [{key: row[key] for key in _ROW_KEYS if key in row} | {"synthetic": True} for row in rows]
-            written["manifest.jsonl"] = "".join(json.dumps(row, sort_keys=True) + "\n" for row in kept).encode()
-        if dataset.layout.startswith("nnU-Net"):
-            info = json.loads((self.synthetic / "dataset.json").read_text(encoding="utf-8"))
-            own = {key: info[key] for key in _DATASET_KEYS if key in info}
-            own |= {"name": part.name.strip(".").removesuffix(".partial"), "numTraining": len(cases), "synthetic": True}
-            written["dataset.json"] = (json.dumps(own, indent=1, sort_keys=True) + "\n").encode()
+        kept: list[dict[str, Any]] = []
+        for number, row in enumerate(rows_beside(self.synthetic), start=1):
+            if row["case"] not in cases:
+                continue
+            for name, sha256 in row.get("files", {}).items():
+                if judged.get(name) != sha256:
+                    raise DataError(
+                        f"{self.synthetic / MANIFEST} line {number}: {name} is another file there than the one judged; "
+                        "generate the set again, and judge that"
+                    )
+            kept.append({key: row[key] for key in _ROW_KEYS if key in row} | {"synthetic": True})
+        if kept:
+            written[MANIFEST] = "".join(json.dumps(row, sort_keys=True) + "\n" for row in kept).encode()
+        name = "dataset.json"
+        info = document_of(self._judged_bytes(name, judged), self.synthetic / name, mend="generate the set again")
+        own = {key: info[key] for key in _DATASET_KEYS if key in info}
+        own |= {"name": part.name.strip(".").removesuffix(".partial"), "numTraining": len(cases), "synthetic": True}
+        written[name] = (json.dumps(own, indent=1, sort_keys=True) + "\n").encode()
         for name, data in written.items():
             write_bytes(part / name, data)
-        return {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
+        return {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "of": judged[name]} for name, data in written.items()
+        }
 
     def _bind(
         self,
         part: Path,
         raw: bytes,
         content: dict[str, Any],
-        files: dict[str, str],
-        written: dict[str, str],
+        files: list[str],
+        written: dict[str, dict[str, str]],
         left_out: list[str],
     ) -> None:
         import hashlib
@@ -208,8 +220,9 @@ class Release:
             "verdict": content["verdicts"][AFTER if left_out else IMAGES],
             "verdict_before_drop": content["verdicts"][IMAGES],
             "left_out": left_out,
-            "files": files,
-            "written": written,
+            "files": {name: content["judged"][name] for name in files},
+            "written": {name: one["sha256"] for name, one in written.items()},
+            "written_from": {name: one["of"] for name, one in written.items()},
             "note": "binds this report's verdict to these bytes; no formal (DP) guarantee, not a legal finding",
         }
         write_bytes(part / RELEASE_FILE, (json.dumps(bound, indent=1, sort_keys=True) + "\n").encode())

@@ -174,13 +174,9 @@ class Again:
     def _asked(self) -> dict[str, Any]:
         """Return the request beside the manifest, empty without one. Errors: DataError."""
         from pipelines.records import REQUEST, read_request
-        from synth.errors import DataError
 
         path = self.folder / REQUEST
-        try:
-            return read_request(path) if path.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is broken ({error}); copy it again") from error
+        return read_request(path, mend="copy it again") if path.is_file() else {}
 
     def _facts(self, plain: Any, asked: dict[str, Any], row: dict[str, Any]) -> "SetFacts":
         """Return what the set's cases share: those of the model, under the software that made them."""

@@ -66,6 +66,7 @@ class Train:
         from pipelines.machine import device_of
         from synth.training.team import ALONE, team_of_launch
 
+        self._check_budget()
         team, device = ALONE, device_of(self.device)
         if any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHED):
             team, device = team_of_launch(cpu=device.type == "cpu")
@@ -109,6 +110,17 @@ class Train:
         print(f"model in {folder} after {in_words(time.monotonic() - started)}")
         return 0
 
+    def _check_budget(self) -> None:
+        """Errors: ConfigError for a budget that is no duration, or where nothing is planned by one."""
+        from pipelines.machine import seconds
+        from synth.errors import ConfigError
+
+        if self.budget is None:
+            return
+        if self.config != AUTO:
+            raise ConfigError("--budget belongs to `synth train auto`; a recipe says its own steps")
+        seconds(self.budget, "--budget")
+
     def _source(self) -> "Model | None":
         """Return the model to start from, and say where it does not tell whom it saw."""
         if self.source is None:
@@ -130,8 +142,6 @@ class Train:
         from synth.recipe import Recipe
 
         if self.config != AUTO:
-            if self.budget is not None:
-                raise ConfigError("--budget belongs to `synth train auto`; a recipe says its own steps")
             if self.config == SAME:
                 from synth.training.finetune import continued
                 from synth.training.plan import at_grid
@@ -161,13 +171,11 @@ class Train:
             self._require_same_ask(told, config.load(Recipe, path))
             print(f"going on with {path}")
             return config.load(Recipe, path), None
-        budget = self.budget or budget_of(prepared)
+        budget_s = seconds(self.budget or budget_of(prepared), "--budget")
         first = planned(prepared) if source is None else redesign(source.recipe, prepared.schema)
         overrides = self._overrides(first)
         recipe = config.load(Recipe, config.dump(first), overrides=overrides)
-        recipe, estimate = schedule(
-            recipe, _measured(recipe, prepared, source, device), budget_s=seconds(budget, "--budget")
-        )
+        recipe, estimate = schedule(recipe, _measured(recipe, prepared, source, device), budget_s=budget_s)
         if not self.dry_run:
             _tell(estimate, device)
             self.out.mkdir(parents=True, exist_ok=True)

@@ -61,9 +61,9 @@ def denoising_losses(
 
 def model_of_set(folder: Path) -> str | None:
     """Return the sha256 of the one model that made a set; None where its manifest does not say."""
-    from pipelines.evidence import manifest_rows
+    from pipelines.records import rows_beside
 
-    known = {str(row["model"]["sha256"]) for row in manifest_rows(folder)}
+    known = {row["model"]["sha256"] for row in rows_beside(folder)}
     return known.pop() if len(known) == 1 else None
 
 

@@ -278,6 +278,8 @@ class Generator:
         asked: dict[str, object] = {"attributes": dict(condition.attributes)}
         if condition.text is not None:
             asked["text"] = condition.text
+        if condition.mask is not None:  # a mask asks for its own grid
+            asked |= {"size": list(condition.mask.grid), "spacing_mm": [float(s) for s in condition.mask.spacing_mm]}
         return Provenance(
             case=f"syn_{seed.index:05d}",
             seed=seed.seed,

@@ -224,12 +224,14 @@ def _presence(text: str | None, label: str) -> bool | None:
 
 
 def _geometry(evidence: Evidence, report: Report) -> None:
-    """Compare size and spacing with what was asked, of samples that say both."""
-    sizes = [i.native_grid == i.asked_grid for i in evidence.synthetic if i.asked_grid and i.native_grid]
+    """Compare size and spacing with what was asked, of samples that say both; layouts may turn the axes."""
+    sizes = [
+        sorted(i.native_grid) == sorted(i.asked_grid) for i in evidence.synthetic if i.asked_grid and i.native_grid
+    ]
     _share(report, "condition.size", sizes, "of the size asked for")
     told = [i for i in evidence.synthetic if i.asked_spacing_mm and i.native_spacing_mm]
     if told:
-        off = [np.abs(np.subtract(i.native_spacing_mm, i.asked_spacing_mm)).max() for i in told]
+        off = [np.abs(np.subtract(sorted(i.native_spacing_mm), sorted(i.asked_spacing_mm))).max() for i in told]
         report.metrics["condition.spacing"] = Figure(
             float(np.mean(off)), len(off), "lower", "mm, largest |asked - got| of the axes"
         )

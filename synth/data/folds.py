@@ -57,7 +57,7 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
     """
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); give nnU-Net's splits_final.json") from error
     form = 'write [{"train": [case, ...], "val": [case, ...]}, ...]'
     if not isinstance(given, list) or not given:

@@ -29,7 +29,7 @@ def read_json(path: Path, *, needed_by: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{path} {place} is not valid JSON ({error.msg}); mend or write it again") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8; numbers of thousands of digits
         raise DataError(f"{path} cannot be read ({error}); mend or write it again") from error
     if not isinstance(data, dict):
         raise DataError(f"{path} holds no JSON object; write it again")

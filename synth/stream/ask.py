@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +39,19 @@ class ModelFolder:
     device: str
 
 
-def folder_of(
-    model: "Generator | str | Path", buffer: Buffer, *, sampling: "Sampling | None", leads: bool
-) -> ModelFolder:
-    """Return the folder of a model by name or path; a Generator is written into the buffer by the leading process.
+def folder_of(model: "Generator | str | Path", buffer: Buffer, *, sampling: "Sampling | None") -> ModelFolder:
+    """Return the folder of a model by name or path; of a Generator where in the buffer `kept` writes it.
 
     Errors: CheckpointError for folders that are none.
     """
     from synth.checkpoint import RECIPE, WEIGHTS, read_recipe
-    from synth.generator import Generator, Sampling, bundled, save
+    from synth.generator import Generator, Sampling, bundled
 
     if isinstance(model, Generator):
         sha256 = model.model.sha256
         if not sha256:
             raise CheckpointError("the generator was never saved; write it with synth.save and give the folder")
         place = buffer.folder / f"{MODEL}-{sha256[:12]}"
-        if leads and not (place / RECIPE).is_file():
-            save(model, place)
         written = _sha256_in(place / WEIGHTS)
         recipe, device = model.model.recipe, str(model.model.image.device)
         chosen = model.sampling if sampling is None else sampling
@@ -80,6 +76,18 @@ def folder_of(
         chosen,
         device,
     )
+
+
+def kept(model: ModelFolder, given: "Generator | str | Path") -> ModelFolder:
+    """Write a Generator into the claimed buffer, once, and return its folder as it is there; others are there."""
+    from synth.checkpoint import RECIPE, WEIGHTS
+    from synth.generator import Generator, save
+
+    if not isinstance(given, Generator):
+        return model
+    if not (Path(model.place) / RECIPE).is_file():
+        save(given, model.place)
+    return replace(model, written=_sha256_in(Path(model.place) / WEIGHTS))
 
 
 def _sha256_in(weights: Path) -> str:

@@ -80,8 +80,7 @@ class Buffer:
         path = self.folder / REQUEST
         if not path.is_file():
             there = [found.name for found in self.folder.iterdir()] if self.folder.is_dir() else []
-            own = (SAMPLES, "model-", ".")  # what a kill before this leaves
-            if self.have() or any(not name.startswith(own) for name in there):
+            if any(not name.startswith(f".{REQUEST}.") for name in there):  # a kill while it was written leaves that
                 raise OutputError(f"buffer {self.folder} is not empty and no buffer; give another folder")
             publish(path, (json.dumps(request, sort_keys=True, indent=1) + "\n").encode())
             return
@@ -116,7 +115,10 @@ class Buffer:
         if not (self.folder / WANTED).is_file():
             return None
         said = _json(self.folder / WANTED)
-        return Wanted(int(said["first"]), tuple(int(group) for group in said["groups"]), int(said["version"]))
+        try:
+            return Wanted(int(said["first"]), tuple(int(group) for group in said["groups"]), int(said["version"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self.folder / WANTED} is broken ({error!r}); remove the buffer folder") from error
 
     def have(self) -> set[str]:
         """Return the file names of the samples that are there."""

@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from synth.data.intensity import IntensityMap
 from synth.errors import ConfigError
 from synth.rng import numpy_rng, sequence, torch_rng
-from synth.stream.ask import folder_of, numbers_of, request_of, require_devices, told_masks
+from synth.stream.ask import folder_of, kept, numbers_of, request_of, require_devices, told_masks
 from synth.stream.buffer import Buffer, Stored
-from synth.stream.lead import Producers, Weights, make_folder, say_wanted, wait_until_there
+from synth.stream.lead import Producers, Weights, say_wanted, wait_until_there
 from synth.stream.loader import Loader
+from synth.stream.options import require_axes, settle, whole
 from synth.stream.policy import Plain, Policy
 from synth.stream.real import open_real, space_of
 from synth.stream.schedule import Plan, Ratio, as_ratio, taken_in_turn
@@ -97,11 +98,8 @@ class Stream(IterableDataset[dict[str, Any]]):
 
     def __post_init__(self) -> None:
         super().__init__()
+        settle(self)
         self._rank, self._ranks = self.rank or ranks_of_launch()
-        if not 0 <= self._rank < self._ranks:
-            raise ConfigError(f"rank is {self.rank}; give (rank, number of ranks)")
-        if not 0 <= self.foreground <= 1:
-            raise ConfigError(f"foreground is {self.foreground}; give a share from 0 to 1")
         self.store = Buffer(Path(self.buffer))
         self.cases = None if self.real is None else open_real(self.real)
         self.real = None  # held as cases; the generator is let go too: no worker may carry a network
@@ -113,25 +111,27 @@ class Stream(IterableDataset[dict[str, Any]]):
 
     def _plan(self) -> Plan:
         ratio = as_ratio(self.ratio)
-        if isinstance(self.batch, int) and self.batch % self._ranks:
+        if self.batch % self._ranks:
             raise ConfigError(f"batch is {self.batch}, {self._ranks} ranks share it; give a multiple")
         steps = self.epoch_steps
         if steps is None:
             if self.cases is None:
                 raise ConfigError("epoch_steps is not said and there are no real cases to count; give it")
-            steps = math.ceil(len(self.cases) / max(self.batch, 1))
-        depth = self.depth or (64 if self.reuse == math.inf else max(int(self.reuse), 1))
+            steps = math.ceil(len(self.cases) / self.batch)
+        depth = self.depth or (64 if self.reuse == math.inf else int(self.reuse))
         return Plan(ratio=ratio, reuse=self.reuse, depth=depth, batch=self.batch, epoch_steps=steps, seed=self.seed)
 
     def _open_model(self) -> None:
-        """Claim the buffer and start the producers, where this is the process that leads."""
+        """Claim the buffer and start the producers, where this is the process that leads.
+
+        Everything that can be wrong is asked for first; the claim is the first that is written.
+        """
         produce = self.produce if self.produce is not None else self._rank == 0
         self.leads = bool(produce)
-        if self.leads:
-            make_folder(self.store)
         assert self.generator is not None
-        model = folder_of(self.generator, self.store, sampling=self.sampling, leads=self.leads)
-        self.generator, schema = None, model.schema
+        model = folder_of(self.generator, self.store, sampling=self.sampling)
+        given, self.generator, schema = self.generator, None, model.schema
+        require_axes(self, len(schema.grid))
         known = numbers_of(model, self.cases, self.labels)
         self.space = space_of(
             self.cases, spacing_mm=self.spacing, intensity=self.intensity, maps=schema.intensities, labels=known
@@ -147,6 +147,7 @@ class Stream(IterableDataset[dict[str, Any]]):
         devices = self.devices or (model.device,)
         require_devices(devices)
         self.store.claim(request)
+        model = kept(model, given)
         if self.plan.needed(0, 1 << 20):
             share = produce if isinstance(produce, tuple) else (0, 1)
             self._producers = Producers(self.store, model, devices, share)
@@ -154,8 +155,7 @@ class Stream(IterableDataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Go over to an epoch; in every process, before its loader is iterated. Errors: ConfigError."""
         refuse_sharers(sys._getframe(1))
-        if epoch < 0:
-            raise ConfigError(f"epoch is {epoch}; give 0 or more")
+        epoch = whole("epoch", epoch, least=0)
         if self._resumed and epoch == self.epoch:
             self._resumed = False
             return

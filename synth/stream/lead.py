@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from synth.errors import ConfigError, OutputError
+from synth.errors import ConfigError
 from synth.stream.ask import ModelFolder
-from synth.stream.buffer import POLICY, SAMPLES, Buffer, Wanted, publish
+from synth.stream.buffer import POLICY, Buffer, Wanted, publish
 from synth.stream.policy import LAG, Group, Hard, Policy, Replay, Row, even, group_of, write_log
 from synth.stream.producer import Work, launch
 from synth.stream.schedule import Plan
@@ -173,11 +173,3 @@ def wait_until_there(buffer: Buffer, wanted: Wanted, count: int, told: Callable[
         buffer.wait_for(wanted.first + number, group)
         if told is not None:
             told(number + 1, min(count, len(wanted.groups)))
-
-
-def make_folder(buffer: Buffer) -> None:
-    """Make the buffer's folders. Errors: OutputError."""
-    try:
-        (buffer.folder / SAMPLES).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"buffer {buffer.folder} cannot be made ({error.strerror}); give another folder") from error

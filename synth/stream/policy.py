@@ -34,7 +34,9 @@ class Plain:
     kind: Literal["plain"] = "plain"
 
     def groups(self, schema: Schema) -> tuple[Group, ...]:
-        """Return the one group. Errors: ConditionError for attributes that the model does not know."""
+        """Return the one group. Errors: ConditionError for attributes that the model does not know; ConfigError."""
+        if not isinstance(self.attributes, Mapping | None):
+            raise ConfigError(f"policy.attributes is {self.attributes!r}; give name -> value")
         return (schema.check_attributes(self.attributes or {}),)
 
 
@@ -69,6 +71,9 @@ class Hard:
     kind: Literal["hard"] = "hard"
 
     def __post_init__(self) -> None:
+        for name in ("floor", "power"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), (int, float)):
+                raise ConfigError(f"policy.{name} is {getattr(self, name)!r}; give a number")
         if not 0 <= self.floor <= 1:
             raise ConfigError(f"policy.floor is {self.floor}; give a share from 0 to 1")
         if not 0 <= self.power < math.inf:
@@ -103,6 +108,8 @@ class Replay:
 
     def read(self) -> tuple[tuple[Group, ...], tuple[Row, ...]]:
         """Return groups and rows of weights by epoch. Errors: DataError with the line."""
+        if not isinstance(self.log, (str, Path)):
+            raise ConfigError(f"policy.log is {self.log!r}; give the policy.jsonl of a buffer folder")
         return read_log(Path(self.log))
 
     def groups(self, schema: Schema) -> tuple[Group, ...]:
@@ -170,6 +177,8 @@ def read_log(path: Path) -> tuple[tuple[Group, ...], tuple[Row, ...]]:
 
 def _combinations(by: tuple[str, ...] | None, schema: Schema) -> tuple[Group, ...]:
     levels = {one.name: one.levels for one in schema.attributes if one.kind == "categorical"}
+    if isinstance(by, str) or not isinstance(by, Sequence | None):
+        raise ConfigError(f"policy.by is {by!r}; give names of attributes, such as ('contrast',)")
     names = tuple(levels) if by is None else by
     for name in names:
         if name not in levels:

@@ -94,6 +94,11 @@ class FolderCases:
     """The cases of a dataset folder in any layout, brought into the loop's space as they are read."""
 
     def __init__(self, dataset: Dataset) -> None:
+        if not dataset.cases:
+            raise DataError(f"{dataset.root} has no case; give a dataset with cases")
+        bare = next((case.id for case in dataset.cases if case.mask is None), None)
+        if bare is not None:
+            raise DataError(f"{dataset.root}: case {bare!r} has no mask; give it one, or leave it out")
         self.dataset = dataset
         self.labels, self.channels = dataset.label_values, dataset.channels
         self.told = {"kind": "dataset", "folder": str(dataset.root.resolve())}
@@ -178,7 +183,7 @@ def open_real(given: Any) -> "PreparedCases | FolderCases | OwnCases":
         from synth.formats import read
 
         return FolderCases(read(given))
-    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+    if hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, (Mapping, bytes)):
         return OwnCases(given)
     raise ConfigError(f"real is a {type(given).__name__}; give a folder, or a dataset with len() and items by number")
 
@@ -206,6 +211,8 @@ def space_of(
     Errors: ConfigError where the real cases are in a space that was not said, or that cannot be made theirs.
     """
     own = real.space() if real is not None else None
+    if not isinstance(intensity, (str, IntensityMap, type(None))):
+        raise ConfigError(f"intensity is {intensity!r}; give one of {', '.join(get_args(Scale))}, or an intensity map")
     if isinstance(intensity, str) and intensity not in get_args(Scale):
         raise ConfigError(f"intensity is {intensity!r}; give one of {', '.join(get_args(Scale))}, or an intensity map")
     if own is None:

@@ -17,8 +17,9 @@ _HAIR = 1e-9
 
 
 def _require_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:  # refuses nan too
-        raise ConfigError(f"{name} is {value}; give a share of synthetic items from 0 to 1")
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not plain or not 0 <= value <= 1:  # refuses nan too
+        raise ConfigError(f"{name} is {value!r}; give a share of synthetic items from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Cosine:
 def _require_span(schedule: Linear | Cosine) -> None:
     _require_share("ratio.start", schedule.start)
     _require_share("ratio.end", schedule.end)
-    if schedule.steps < 1:
-        raise ConfigError(f"ratio.steps is {schedule.steps}; give at least 1")
+    if isinstance(schedule.steps, bool) or not isinstance(schedule.steps, int) or schedule.steps < 1:
+        raise ConfigError(f"ratio.steps is {schedule.steps!r}; give a whole number, at least 1")
 
 
 Ratio = Constant | Linear | Cosine

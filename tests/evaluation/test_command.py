@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import evaluation
+from evaluation.report import Report
 from pipelines.cli import run
 from pipelines.judges import train_bench
 from synth.data.prepared import Prepared
 from synth.errors import DataError
 from synth.io import read, write
+from synth.rng import numpy_rng
 from synth.volume import Volume
 from tests.conftest import phantom
 
@@ -39,7 +41,7 @@ def test_a_report_is_written_and_repeats(
     assert first == second
     content = json.loads(first)
     assert "alignment.agreement" in content["not_computed"]
-    assert len(content["judged"]) == 16
+    assert len(content["judged"]) == 17 and "dataset.json" in content["judged"]
     assert evaluate(synthetic, prepared, tmp_path / "one") == 2
     assert evaluate(synthetic, prepared, tmp_path / "one", "--overwrite") == 0
 
@@ -84,8 +86,24 @@ def test_wrong_input_ends_in_one_line(
     refused("needs its weights as a TorchScript file", "--extractor", "medicalnet-resnet50")
     refused("is missing", "--extractor", "medicalnet-resnet50", "--extractor-file", str(tmp_path / "no.pt"))
     refused("--data stands for --real", "--real", str(synthetic))
-    (synthetic / "manifest.jsonl").write_text("{}\n")
-    refused("manifest.jsonl")
+    row = {"case": "c00", "condition": {"attributes": {}}, "model": {"sha256": "0"}}
+    for line, said in (
+        ("{}", "(case is missing)"),
+        ("[]", "(it is no object but [])"),
+        (json.dumps(row)[:20], "(not valid JSON: "),
+        (json.dumps({**row, "condition": []}), "(condition should be a valid dictionary, got [])"),
+        (
+            json.dumps({**row, "condition": {"attributes": {"kind": [1]}}}),
+            "(condition.attributes.kind should be a valid",
+        ),
+        (json.dumps({**row, "model": "m"}), "(model should be a valid dictionary, got 'm')"),
+        (json.dumps({**row, "files": {"../../x": "0"}}), "is no file of the set"),
+        (json.dumps(row), "(case 'c00' stands in line 1)"),
+    ):
+        (synthetic / "manifest.jsonl").write_text(f"{json.dumps(row)}\n{line}\n")
+        refused(f"manifest.jsonl line 2 is broken {said}" if said[0] == "(" else said)
+    (synthetic / "manifest.jsonl").write_bytes(b"\xff\n")
+    refused("manifest.jsonl line 1 is broken (it is not UTF-8)")
     (synthetic / "manifest.jsonl").unlink()
     info = json.loads((synthetic / "dataset.json").read_text())
     info["labels"] = {"background": 0, "shell": 3, "other": 200}
@@ -187,7 +205,9 @@ def test_the_fingerprint_says_how_intensities_were_mapped(synthetic: Path, prepa
     assert said == f"own 0.5 and 99.5 % of each volume (median of the training volumes: {rule.low:g}..{rule.high:g})"
     info = json.loads((synthetic / "dataset.json").read_text())
     (synthetic / "dataset.json").write_text(json.dumps({**info, "channel_names": {"0": "CT"}}))
-    asked = ["--synthetic", str(synthetic), "--real", str(synthetic), "--out", str(tmp_path / "ct")]
+    real = Path(shutil.copytree(synthetic, tmp_path / "real"))
+    grain(real, tmp_path)
+    asked = ["--synthetic", str(synthetic), "--real", str(real), "--out", str(tmp_path / "ct")]
     assert run("evaluate", [*asked, "--only", "fidelity"]) == 0
     said = json.loads((tmp_path / "ct" / "report.json").read_text())["fingerprint"]["intensity"]
     assert said.startswith("CT window -1024..") and said.endswith("HU, the middle half -160..240 HU")
@@ -197,6 +217,7 @@ def test_real_volumes_spelled_out(
     dataset: Path, synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One folder: no privacy. Training and holdout: as prepared. The working folder is gone afterwards."""
+    grain(synthetic, tmp_path)
     common, gate = ["--synthetic", str(synthetic), "--judge-steps", "0"], ["--gate", "--only", "privacy"]
     assert run("evaluate", [*common, "--real", str(dataset), "--out", str(tmp_path / "real")]) == 0
     alone = json.loads((tmp_path / "real" / "report.json").read_text())
@@ -233,6 +254,63 @@ def test_real_volumes_spelled_out(
         code = run("evaluate", [*common, *wrong, "--out", str(tmp_path / "wrong")])
         told = capsys.readouterr().err
         assert code == 2 and (said in told or "both" in told), told
+
+
+def grain(folder: Path, scratch: Path) -> None:
+    """Make every image of a set another one, by a little noise."""
+    for index, path in enumerate(sorted((folder / "imagesTr").iterdir())):
+        volume = read(path)
+        noise = numpy_rng("grain", index).normal(0, 5, volume.data.shape)
+        write(volume.replace(data=(volume.data + noise).astype(np.float32)), path)
+
+
+def test_a_set_is_not_judged_by_itself(
+    synthetic: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(synthetic)
+    inside = Path(shutil.copytree(dataset, synthetic / "part"))
+    one = Path(shutil.copytree(dataset, tmp_path / "one"))
+    grain(one, tmp_path)
+    shutil.copy(synthetic / "imagesTr" / "c03_0000.nii.gz", one / "imagesTr" / "c03_0000.nii.gz")
+    for real, said in (
+        (synthetic, "the judged set lie in one another"),
+        (link, "the judged set lie in one another"),
+        (inside, "the judged set lie in one another"),
+        (synthetic.parent, "the judged set lie in one another"),
+        (dataset, "8 of 8 samples, c00 first, are volumes of --real"),
+        (one, "1 of 8 samples, c03 first, are volumes of --real"),
+    ):
+        line = [
+            "--synthetic",
+            str(synthetic),
+            "--real",
+            str(real),
+            "--out",
+            str(tmp_path / "out"),
+            "--judge-steps",
+            "0",
+        ]
+        assert run("evaluate", line) == 2
+        told = capsys.readouterr().err
+        assert said in told.splitlines()[-1] and not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_set_that_changes_while_it_is_judged_has_no_report(
+    synthetic: Path,
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def judge(*_: object, **__: object) -> object:
+        (synthetic / "dataset.json").write_text((synthetic / "dataset.json").read_text() + " ")
+        return Report("phantoms")
+
+    monkeypatch.setattr("evaluation.judge.judge", judge)
+    assert evaluate(synthetic, prepared, tmp_path / "out") == 2
+    assert "dataset.json was changed while the set was judged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_reports_are_compared_or_refused(

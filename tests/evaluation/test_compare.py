@@ -1,6 +1,7 @@
 """Two reports side by side: refused where they rest on different things, intervals against a simulation."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from evaluation.compare import compare
 from evaluation.page import page
 from evaluation.report import Figure, Report
+from pipelines.cli import run
 from synth.errors import DataError
 
 
@@ -91,6 +93,70 @@ def test_files_and_folders_are_read_and_what_is_no_report_is_named(tmp_path: Pat
     assert "Only in b: diversity.vendi" in found.markdown()
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "empty.json").write_text("{}")
-    for name, said in (("broken.json", "is no report"), ("empty.json", "lacks"), ("absent.json", "is no report")):
+    for name, said in (
+        ("broken.json", "not valid JSON"),
+        ("empty.json", "is missing"),
+        ("absent.json", "is no report"),
+    ):
         with pytest.raises(DataError, match=f"{name}.*{said}"):
             compare(tmp_path / "a", tmp_path / name)
+
+
+def _put(content: dict[str, Any], *keys: Any, value: Any) -> bytes:
+    *inner, last = keys
+    here: Any = content
+    for key in inner:
+        here = here[key]
+    here[last] = value
+    return json.dumps(content, indent=1).encode()
+
+
+SPOILT: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
+    "a list": (lambda c: b"[1, 2]", "line 1 is broken (it is no object but [1, 2])"),
+    "another kind of value": (
+        lambda c: _put(c, "metrics", "fidelity.ssim", "value", value="high"),
+        "line 9 is broken (metrics.fidelity.ssim.value should be a valid number, got 'high')",
+    ),
+    "a value that is none": (
+        lambda c: json.dumps(c, indent=1).replace("0.5,", "NaN,").encode(),
+        "line 9 is broken (metrics.fidelity.ssim.value should be a finite number, got nan)",
+    ),
+    "half an interval": (
+        lambda c: _put(c, "metrics", "fidelity.ssim", "interval", value=[0.1]),
+        "metrics.fidelity.ssim.interval List should have at least 2 items",
+    ),
+    "figures in a list": (lambda c: _put(c, "metrics", value=[]), "metrics should be a valid dictionary, got []"),
+    "no direction": (
+        lambda c: _put(c, "metrics", "fidelity.ssim", value={"value": 1.0, "interval": None, "n": 3, "unit": ""}),
+        "line 8 is broken (metrics.fidelity.ssim.better is missing)",
+    ),
+    "another fingerprint": (lambda c: _put(c, "fingerprint", value="x"), "fingerprint should be a valid dictionary"),
+    "another version": (lambda c: _put(c, "schema", value=2), "is a report of schema 2, this version reads 1"),
+    "no UTF-8": (lambda c: b'{"schema": 1,\n "population": "\xff"}', "line 2 is broken (it is not UTF-8)"),
+    "cut short": (lambda c: json.dumps(c, indent=1).encode()[:60], "is broken (not valid JSON"),
+    "brackets without end": (lambda c: b"[" * 100_000, "is broken ("),
+    "a number without end": (lambda c: b'{"schema": ' + b"1" * 5000 + b"}", "is broken ("),
+    "nothing": (lambda c: b"", "line 1 is broken (not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("verb", ["compare", "release", "info"])
+def test_a_broken_report_is_one_line_with_its_place(
+    verb: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Report("phantoms", fingerprint={"features": "radiomics 0"})
+    made.metrics["fidelity.ssim"] = Figure(0.5, 3, "higher")
+    made.write(tmp_path / "good")
+    made.write(tmp_path / "bad")
+    spoil, said = SPOILT[name]
+    (tmp_path / "bad" / "report.json").write_bytes(spoil(json.loads((tmp_path / "bad" / "report.json").read_text())))
+    line = {
+        "compare": [str(tmp_path / "good"), str(tmp_path / "bad")],
+        "release": [str(tmp_path / "set"), "--report", str(tmp_path / "bad"), "--out", str(tmp_path / "out")],
+        "info": [str(tmp_path / "bad")],
+    }[verb]
+    assert run(verb, line) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'bad' / 'report.json'} " in told and said in told and len(told.splitlines()) == 1, told
+    assert "give a report of `synth evaluate`" in told

@@ -121,8 +121,16 @@ def test_sets_that_are_not_known_as_synthetic_are_refused(
     assert run("export", [str(lost), *out]) == 2
     assert "'syn_00002' stands in the images alone" in capsys.readouterr().err
     (lost / "manifest.jsonl").write_text("{broken\n")
-    assert run("export", [str(lost), *out]) == 2 and "manifest.jsonl is broken" in capsys.readouterr().err
+    assert run("export", [str(lost), *out]) == 2 and "manifest.jsonl line 1 is broken" in capsys.readouterr().err
     assert run("export", [str(tmp_path / "nowhere"), *out]) == 2 and not (tmp_path / "out").exists()
+
+
+def test_an_export_and_its_set_lie_apart(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(made.rglob("*"))
+    for out in (made, made / "export", made.parent):
+        assert run("export", [str(made), "--out", str(out), "--format", "msd"]) == 2
+        assert "lie in one another" in capsys.readouterr().err
+    assert sorted(made.rglob("*")) == before
 
 
 def test_another_export_in_the_folder_is_refused(

@@ -149,7 +149,10 @@ def test_a_mask_beyond_the_grid_is_refused_not_cropped(
     with pytest.raises(GeometryError, match="outside the working grid"):
         next(synth.load(model).generate([asked], seeds=[0]))
     asked = Condition(mask=synth.Volume(np.where(wide == 1, 0, wide), given.affine, {"shell": 3, "core": 200}))
-    assert next(synth.load(model).generate([asked], seeds=[0])).image.grid == (30, 12, 10)
+    made = next(synth.load(model).generate([asked], seeds=[0]))
+    assert made.image.grid == (30, 12, 10)
+    assert made.provenance.condition["size"] == [30, 12, 10], "a mask asks for its own grid, and the manifest says so"
+    assert made.provenance.condition["spacing_mm"] == pytest.approx(given.spacing_mm)
 
 
 def test_manifest_says_how_and_names_no_training_case(model: Path, tmp_path: Path) -> None:

@@ -101,13 +101,30 @@ def test_auto_starts_from_the_datas_plan_and_budget(
     [
         (["--budget", "soon"], "--budget is 'soon'"),
         (["--budget", "0m"], "--budget is '0m'"),
+        (["--budget", "20x"], "--budget is '20x'"),
+        (["--budget", "0"], "--budget is '0'"),
+        (["--budget", ""], "--budget is ''"),
+        (["--budget=-5m"], "--budget is '-5m'"),
     ],
 )
-def test_bad_budgets(
-    data: Path, tmp_path: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+def test_bad_budgets_are_refused_before_anything_is_read(
+    tmp_path: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _auto(data, tmp_path / "run", *options) == 2
+    """The data is not even there: what is said is of the budget."""
+    assert _auto(tmp_path / "absent", tmp_path / "run", *options) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert main(["prepare", str(tmp_path / "absent"), "--out", str(tmp_path / "data"), *options]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_a_bad_budget_of_the_data_is_refused_before_stages_are_timed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(data, tmp_path / "data"))
+    (mine / "plan.json").write_text('{"budget": "20x"}')
+    monkeypatch.setattr("pipelines.train._measured", lambda *_: pytest.fail("stages were timed"))
+    assert _auto(mine, tmp_path / "run") == 2
+    assert "--budget is '20x'" in capsys.readouterr().err
 
 
 def test_precision_is_that_of_every_stage_and_belongs_to_the_ask(data: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_a_broken_request_and_another_one_are_refused(
     assert content(tmp_path / "out") == before
     (tmp_path / "out" / "request.json").write_text("{")
     assert generate(model, tmp_path / "out", "--count", 1) == 2
-    assert "request.json is broken" in refused(capsys)
+    assert "request.json line 1 is broken" in refused(capsys)
 
 
 def test_two_commands_do_not_make_one_shard_at_once(

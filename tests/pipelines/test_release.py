@@ -70,10 +70,12 @@ def test_a_pass_lets_the_judged_files_go_and_nothing_else(
     report, out = reported(True), tmp_path / "out"
     assert release(synthetic, report, out) == 0
     judged = json.loads((report / "report.json").read_text())["judged"]
-    assert names(out) == {*judged, "RELEASE.json", "dataset.json", "manifest.jsonl"}
+    written = {"dataset.json", "manifest.jsonl"}
+    assert names(out) == {*judged, "RELEASE.json"} and written < set(judged)
     bound = json.loads((out / "RELEASE.json").read_text())
     assert bound["report_sha256"] == hashlib.sha256((report / "report.json").read_bytes()).hexdigest()
-    assert bound["files"] == judged and bound["verdict"] == {"ok": True, "why": "the reason"}
+    assert {**bound["files"], **bound["written_from"]} == judged and set(bound["written_from"]) == written
+    assert bound["verdict"] == {"ok": True, "why": "the reason"}
     for name, sha in {**bound["files"], **bound["written"]}.items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
     assert len(read_dataset(out).cases) == 8, "what is released is a dataset"
@@ -125,7 +127,7 @@ def test_other_files_than_those_judged_are_refused(
         assert said in told and len(told.splitlines()) == 1
         assert not (out / "RELEASE.json").exists() and not list(tmp_path.glob(".out*"))
 
-    refused("cannot be read", tmp_path / "absent")
+    refused("is no report", tmp_path / "absent")
     refused("lie in one another", reported(True), synthetic / "out")
     refused("no privacy verdict", reported(True, verdicts={}))
     few = reported(True, samples=[{"case": "c00", "flagged": False}])
@@ -137,6 +139,29 @@ def test_other_files_than_those_judged_are_refused(
     shutil.copy(synthetic / "imagesTr" / "c04_0000.nii.gz", image)
     refused("is not the file that was judged", report)
     image.write_bytes(data)
+    for name, old, new in (
+        ("dataset.json", '"shell"', '"tumour"'),
+        ("manifest.jsonl", '"sha256": "0"', '"sha256": "1"'),
+    ):
+        text = (synthetic / name).read_text()
+        assert old in text
+        (synthetic / name).write_text(text.replace(old, new))
+        refused(f"{name} is not the file that was judged", report)
+        (synthetic / name).unlink()
+        refused("c", report)
+        (synthetic / name).write_text(text)
+    splits = synthetic / "splits_final.json"
+    splits.write_text("[]")
+    refused("splits_final.json does not stand in the report", report)
+    splits.unlink()
+    rows = (synthetic / "manifest.jsonl").read_text()
+    name = "labelsTr/c00.nii.gz"
+    (synthetic / "manifest.jsonl").write_text(
+        rows.replace('"case": "c00"', f'"files": {{"{name}": "0"}}, "case": "c00"')
+    )
+    refused(f"manifest.jsonl line 1: {name} is another file there than the one judged", reported(True))
+    (synthetic / "manifest.jsonl").write_text(rows)
+    report = reported(True)
     elsewhere = tmp_path / "elsewhere.nii.gz"
     image.rename(elsewhere)
     image.symlink_to(elsewhere)
@@ -219,6 +244,10 @@ def test_options_that_do_not_go_together_are_refused(
     for more, said in (
         (["--only", "fidelity", "--gate"], "add privacy to --only"),
         (["--only", "fidelty"], "did you mean 'fidelity'?"),
+        (["--only", ","], "no section of a report is called ''; known: "),
+        (["--only", ""], "no section of a report is called ''"),
+        (["--only", "fidelity,,privacy"], "no section of a report is called ''"),
+        (["--only", "fidelty", "--nnunet", str(tmp_path)], "did you mean 'fidelity'?"),
         (["--only", "privacy", "--model", str(tmp_path)], "is not a model folder"),
     ):
         assert run("evaluate", [*base, *more]) == 2

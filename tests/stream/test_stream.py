@@ -269,37 +269,6 @@ def test_a_foreign_loader_with_workers_must_say_where_it_is(make: Make, tiny: Pa
     assert stream.state_dict(step=3)["step"] == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"ratio": 1.2}, "ratio is 1.2; give a share of synthetic items from 0 to 1"),
-        ({"ratio": math.nan}, "ratio is nan"),
-        ({"ratio": "all"}, "ratio is 'all'; give a number"),
-        ({"reuse": 0}, "reuse is 0"),
-        ({"reuse": 2.5}, "reuse is 2.5; give a whole number"),
-        ({"reuse": 3, "depth": 4}, "depth is 4, reuse 3; give a depth that is a multiple"),
-        ({"batch": 0}, "batch is 0"),
-        ({"rank": (0, 3)}, "batch is 4, 3 ranks share it"),
-        ({"rank": (2, 2)}, r"rank is \(2, 2\)"),
-        ({"real": None, "epoch_steps": None}, "epoch_steps is not said and there are no real cases to count"),
-        ({"devices": ("cuda:7",)}, "device 'cuda:7': .*; give devices="),
-        ({"devices": ("gpu",)}, "device 'gpu' is none"),
-        ({"masks": "made"}, "masks is 'made'"),
-        ({"intensity": "native"}, "prepared cases hold unit intensities"),
-        ({"intensity": "unity"}, "intensity is 'unity'; give one of native, unit, zscore"),
-        (
-            {"policy": Balanced(by=("kidn",))},
-            "'kidn' is no attribute of the model that has levels; did you mean 'kind'",
-        ),
-        ({"foreground": 2.0}, "foreground is 2.0"),
-    ],
-)
-def test_wrong_options_are_one_line(make: Make, options: dict, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        make(**options)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_buffer_of_another_ask_and_a_folder_of_others_are_refused(make: Make, tmp_path: Path) -> None:
     make()
     with pytest.raises(OutputError, match="was begun with seed = 0, now it is 1; give another folder"):
