@@ -56,11 +56,12 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a set is judged with: the segmenter and its own held-out Dice by label, the class attribute it knows."""
+    """What a set is judged with: the segmenter, its own held-out Dice by label, and what else is known of it (facts)."""
 
     segmenter: Segmenter | None = None
     held_out_dice: dict[str, float] = field(default_factory=dict)
     why_not: str = "no segmenter was given"
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,8 @@ def measure(worker: "Worker", index: int) -> Measured:
 
     with tempfile.TemporaryDirectory(prefix="synth-dry-run-") as scratch:
         trial = worker.into(Path(scratch))
+        if trial.judge is not None:  # one try is measured, whatever the judge makes of it
+            trial.judge = replace(trial.judge, rate=0.0)
         seconds = 0.0
         for _ in range(2):
             started = time.perf_counter()
@@ -75,6 +77,8 @@ def rehearse(worker: "Worker", todo: list[int], how: "Generate") -> None:
     print(f"  time    {in_words(seconds)} with {workers} process{many} of one thread")
     print(f"  disk    {_size(needed)} in {how.out}, {_size(free)} are free")
     print(f"  memory  {memory:.2f} GB, of {there:.1f} GB here")
+    if worker.judge is not None:
+        print(f"  tries   each sample may take up to {worker.job.tries}: as many times the time of one")
     print("nothing was written")
     if needed * _RESERVE > free:
         raise OutputError(
