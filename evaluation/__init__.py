@@ -1,7 +1,7 @@
 """Evaluation: judges samples, never models. Metrics stand alone; everything is offline and on the CPU.
 
 Of synth it knows value types, io, rng, data and formats only. `evaluation.functional` holds pure functions; the
-names below are torchmetrics.Metric, audits, and the judge of single samples (Acceptance), imported when first asked for.
+names below are torchmetrics.Metric, audits and the judge of single samples, imported when first asked for.
 """
 
 from importlib import import_module

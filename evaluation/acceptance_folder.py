@@ -85,7 +85,9 @@ def read_acceptance(folder: Path) -> Acceptance:
         for name, digest in info["files"].items():
             contents[name] = (folder / Path(name).name).read_bytes()
             if _sha256(contents[name]) != digest:
-                raise CheckpointError(f"{folder / name} is not the file that {ACCEPT_FILE} names; copy the folder again")
+                raise CheckpointError(
+                    f"{folder / name} is not the file that {ACCEPT_FILE} names; copy the folder again"
+                )
         tensors = load(contents[_REAL])
         references = {
             name: Reference(tensors[f"{name}.scores"], tensors[f"{name}.patients"])
