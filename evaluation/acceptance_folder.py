@@ -1,4 +1,4 @@
-"""A judge of single samples as a folder: tensors as safetensors, the rest as JSON, a card that says whose data it holds.
+"""A judge of single samples as a folder: tensors as safetensors, the rest as JSON, a card that says what it holds.
 
 judge.json, weights.safetensors   the segmenter, where there is one: what `--judge` takes
 gate.safetensors                  the artefact gate, where there is one
@@ -160,7 +160,7 @@ def card(judge: Acceptance) -> str:
         "",
         "## Tests",
         "",
-        f"Each rejects at most {judge.rate:.0%} of real volumes like the held-out ones (conformal p-value, by patient).",
+        f"Each rejects at most {judge.rate:.0%} of real volumes like the held-out ones (conformal p, by patient).",
         "",
         "| test | rejects | held-out patients |",
         "|---|---|---|",

@@ -56,7 +56,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a set is judged with: the segmenter, its own held-out Dice by label, and what else is known of it (facts)."""
+    """What a set is judged with: the segmenter, its own held-out Dice by label, and the facts it is kept with."""
 
     segmenter: Segmenter | None = None
     held_out_dice: dict[str, float] = field(default_factory=dict)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIES, MOST_TRIES = 5, 1000
 HOPELESS = 8
-"""Where none of so many first samples was accepted within its tries, a run ends: the model or the ask is to be mended."""
+"""Where none of so many first samples was accepted within its tries, a run ends: there is something to mend."""
 REJECTED = 3
 _SHOWN = 8
 Reasons = Sequence[Sequence[str]]
@@ -140,8 +140,8 @@ def say_exhausted(found: Mapping[int, Reasons], *, judge: str, early: bool) -> i
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     ended = "; the run ends, since no sample was accepted" if early else ""
     print(
-        f"{names}{more}: all {tries} tries were rejected by judge {judge} ({in_words(counts)}){ended}; accepted samples "
-        "stay: give more --accept-tries to go on, or mend the model or the ask",
+        f"{names}{more}: all {tries} tries were rejected by judge {judge} ({in_words(counts)}){ended}; what was "
+        "accepted stays: give more --accept-tries to go on, or mend the model or the ask",
         file=sys.stderr,
     )
     return REJECTED

@@ -73,7 +73,7 @@ class Generate:
     format: FormatName = "nnunet"
     """Layout of the set; see docs/formats.md."""
     accept: Path | None = None
-    """Judge that `synth evaluate --save-judge` wrote: a rejected sample is tried again, with its seed's next attempt."""
+    """Judge that `synth evaluate --save-judge` wrote: a rejected sample is made again, as its seed's next attempt."""
     accept_tries: int | None = None
     """Tries of each sample with --accept, 5 by default; where they are used up the run ends with exit code 3."""
     prompts: bool = False
