@@ -236,7 +236,7 @@ def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, vali
 
         write_prompts(out, (prompts_path(record_path(out, index)) for index in range(count)))
     facts.writer(out).finish(count, (Told.of(row) for row in manifest_rows(out / MANIFEST)))
-    for path in (*out.glob("shard-*-of-*.json"), *out.glob("records/*.rejected")):
+    for path in (*out.glob("shard-*-of-*.json"), *out.glob("records/*.rejected*")):
         path.unlink(missing_ok=True)
     if len(places) > 1:
         print(

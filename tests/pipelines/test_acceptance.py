@@ -90,8 +90,8 @@ def expected(scores: dict[tuple[int, int], dict[str, float]], cuts: Cuts, index:
     raise AssertionError("no attempt is above the cuts; give the test other cuts")
 
 
-def accept(model: Path, out: Path, judge: Path, *options: object) -> int:
-    return generate(model, out, "--count", COUNT, "--accept", judge, "--accept-tries", TRIES, *options)
+def accept(model: Path, out: Path, judge: Path, *options: object, tries: int = TRIES) -> int:
+    return generate(model, out, "--count", COUNT, "--accept", judge, "--accept-tries", tries, *options)
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +135,14 @@ def test_too_few_tries_end_with_3_and_more_go_on(
     out = tmp_path / "out"
     late = [index for index in range(COUNT) if expected(scores, picky[1], index)[0] > 0]
     capsys.readouterr()
-    assert accept(model, out, picky[0], "--accept-tries", 1) == 3
+    assert accept(model, out, picky[0], tries=1) == 3
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"all {len(late)} tries were rejected by judge {picky[0]}" in told and "give more --accept-tries" in told
     assert all(f"syn_0000{index}" in told for index in late)
     assert {path.stem for path in out.glob("records/*.rejected")} == {f"syn_0000{index}" for index in late}
     assert not (out / "manifest.jsonl").exists() and not (out / "dataset.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("records/*")}
-    assert accept(model, out, picky[0], "--accept-tries", 1) == 3
+    assert accept(model, out, picky[0], tries=1) == 3
     assert {path: path.stat().st_mtime_ns for path in out.glob("records/*")} == kept, "nothing was made again"
     assert accept(model, out, picky[0]) == 0
     assert content(out) == content(whole)
@@ -289,13 +289,16 @@ def test_a_judge_is_saved_used_and_told_of(journey: dict[str, Path], capsys: pyt
     write_acceptance(lax, work / "lax", facts=json.loads((judge / "judge.json").read_text()))
     assert generate(model, work / "second", "--count", 6, "--accept", work / "lax") == 0
     assert evaluate("second", "again", "--judge", judge) == 0
+    said = capsys.readouterr().out
+    assert run("info", [str(judge), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == own.sha256
     notes = json.loads((work / "again" / "report.json").read_text())
     rows = {row["case"]: row["agreement"] for row in notes["samples"]}
     accepted = {row["case"]: row["acceptance"]["agreement"] for row in manifest(work / "second")}
     assert rows == accepted, "the report segments as the judge did"
     (note,) = [note for note in notes["notes"] if "were accepted by judge" in note]
     assert Acceptance.load(work / "lax").sha256[:16] in note and "holds the segmenter of this report" in note
-    assert "6 tries, none rejected" in note and f"note: {note}" in capsys.readouterr().out
+    assert "6 tries, none rejected" in note and f"note: {note}" in said
 
 
 def test_a_judge_is_not_kept_where_it_does_not_belong(
