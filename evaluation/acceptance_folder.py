@@ -37,6 +37,7 @@ def write_acceptance(judge: Acceptance, folder: Path, *, facts: Mapping[str, obj
     A folder that is there is replaced. facts   of the segmenter, its held-out Dice among them, for judge.json
     Errors: OutputError when it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save
 
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
@@ -67,8 +68,9 @@ def write_acceptance(judge: Acceptance, folder: Path, *, facts: Mapping[str, obj
             os.replace(folder, old)
         os.replace(partial, folder)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); free room or give another folder") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"{folder} cannot be written ({why}); free room or give another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return info["sha256"]

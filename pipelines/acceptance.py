@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIES, MOST_TRIES = 5, 1000
 HOPELESS = 8
-"""Where none of so many first samples was accepted within its tries, a run ends: there is something to mend."""
+"""Where none of a set's first samples, so many, was accepted within its tries, the run ends: something is to be mended."""
 REJECTED = 3
 _SHOWN = 8
 Reasons = Sequence[Sequence[str]]

@@ -111,7 +111,7 @@ class Generate:
         from pipelines.acceptance import HOPELESS, exhausted, say_exhausted
         from pipelines.engines import made
         from pipelines.progress import progress
-        from pipelines.records import ShardNote, finish_set, note_path, record_path
+        from pipelines.records import ShardNote, finish_set, note_path, record_path, recorded
         from pipelines.workers import alone, only_one
 
         shard, shards = which
@@ -124,15 +124,16 @@ class Generate:
                 worker.writer.reopen()
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
         held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
-        failed = done = 0
+        failed, early = 0, False
         with held, progress("samples", len(todo)) as bar:
             for done, index in enumerate(made(worker, todo, self), start=1):
                 bar.advance()
                 failed += self.accept is not None and not record_path(self.out, index).is_file()
-                if failed == done == HOPELESS:
+                early = failed == done == HOPELESS and next(recorded(self.out), None) is None
+                if early:
                     break
         if failed:
-            return say_exhausted(exhausted(self.out, todo), judge=str(self.accept), early=failed == HOPELESS == done)
+            return say_exhausted(exhausted(self.out, todo), judge=str(self.accept), early=early)
         with alone(self.out):
             missing = len(set(range(count)) - worker.finished())
             if missing:

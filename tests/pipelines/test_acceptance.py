@@ -201,6 +201,18 @@ def test_a_judge_that_rejects_everything_ends_the_run_early(
     assert "each sample may take up to 2" in capsys.readouterr().out and not (tmp_path / "dry").exists()
 
 
+def test_a_night_with_some_refusals_goes_on_after_a_kill(model: Path, fitted: Acceptance, tmp_path: Path) -> None:
+    """Samples that used up their tries before the kill do not end the run as if none had ever been accepted."""
+    judge, out = judge_that(fitted, tmp_path / "mild", {}), tmp_path / "out"
+    assert generate(model, out, "--count", 1, "--accept", judge) == 0
+    for index in range(1, HOPELESS + 1):
+        (out / "records" / f"syn_0000{index}.rejected").write_text('[["artefact"]]')
+    assert generate(model, out, "--count", HOPELESS + 2, "--accept", judge, "--accept-tries", 1) == 3
+    assert {path.stem for path in out.glob("records/*.json")} == {"syn_00000", f"syn_0000{HOPELESS + 1}"}
+    assert generate(model, out, "--count", HOPELESS + 2, "--accept", judge, "--accept-tries", 2) == 0
+    assert {row["attempt"] for row in manifest(out)} == {0, 1} and not list(out.rglob("*.rejected"))
+
+
 def test_an_accepted_attempt_is_reproduced(model: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     late = [row["case"] for row in manifest(whole) if row["attempt"] > 0]
     assert run("reproduce", [str(whole), "--model", str(model), "--case", *late]) == 0
