@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIES, MOST_TRIES = 5, 1000
 HOPELESS = 8
-"""Where none of a set's first samples, so many, was accepted within its tries, the run ends: something is to be mended."""
+"""Where none of so many first samples of a set was accepted within its tries, the run ends: something is to mend."""
 REJECTED = 3
 _SHOWN = 8
 Reasons = Sequence[Sequence[str]]
