@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from evaluation.segmenter import Example, load_judge, score_by_label
-from pipelines.judges import keep_judge, train_bench
+from pipelines.judges import keep_segmenter, train_bench
 from synth.data.prepared import Prepared
 from synth.data.seen import SEEN_FILE, Seen
 from synth.errors import DataError
@@ -34,7 +34,7 @@ def main(data: str, out: str) -> None:
     model, facts = train_bench(prepared, steps=STEPS, report=report)
     command = "python -m benchmarks.train_judge DATA evaluation/assets/brain-tiny-judge"
     facts |= {"command": command, "trained_on": TRAINED_ON}
-    keep_judge(model, Path(out), facts, Seen.of(prepared, seed=0).trained())
+    keep_segmenter(model, Path(out), facts, Seen.of(prepared, seed=0).trained())
     print(facts["held_out_dice"], facts["held_out_class_accuracy"])
 
 

@@ -1,13 +1,14 @@
 """Evaluation: judges samples, never models. Metrics stand alone; everything is offline and on the CPU.
 
 Of synth it knows value types, io, rng, data and formats only. `evaluation.functional` holds pure functions; the
-names below are torchmetrics.Metric, imported when first asked for.
+names below are torchmetrics.Metric, audits and the judge of single samples, imported when first asked for.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evaluation.acceptance import Acceptance
     from evaluation.metrics_calibration import BrierScore, CalibrationError, ROICalibrationError, VolumeCRPS
     from evaluation.metrics_distribution import (
         DensityCoverage,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from evaluation.privacy.audit import audit, pool
 
 _HOMES = {
+    "acceptance": ("Acceptance",),
     "privacy.audit": ("audit", "pool"),
     "metrics_radiomics": ("FrechetRadiomicsDistance",),
     "metrics_calibration": ("BrierScore", "CalibrationError", "ROICalibrationError", "VolumeCRPS"),
@@ -51,6 +53,7 @@ __all__ = [
     "NCC",
     "PSNR",
     "SSIM",
+    "Acceptance",
     "BoundaryAlignment",
     "BrierScore",
     "CalibrationError",

@@ -15,6 +15,7 @@ from synth.sample import AttributeValue
 
 if TYPE_CHECKING:
     from evaluation.utility.run import UtilityScores
+    from synth.data.seen import Seen
 
 Tell = Callable[[str], None]
 """Called with a word whenever one volume's worth of work is done."""
@@ -63,6 +64,8 @@ class Bench:
     why_not         why there is no segmenter
     saw             patients of the evidence who trained it: its own score is not measured on them
     note            what is not known of its training, in words
+    facts           what it is kept with, its held-out Dice among them
+    seen            salted hashes of the cases that trained it; None where that is not known
     """
 
     segmenter: Segmenter | None = None
@@ -70,6 +73,8 @@ class Bench:
     why_not: str = "no segmenter was given"
     saw: frozenset[str] = frozenset()
     note: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    seen: "Seen | None" = None
 
 
 @dataclass(frozen=True, eq=False)

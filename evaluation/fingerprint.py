@@ -33,7 +33,7 @@ def fingerprint_of(evidence: Evidence) -> dict[str, str]:
         "spacing_mm": " x ".join(f"{step:g}" for step in evidence.spacing_mm) or "not given",
         "n": f"{n[0]} synthetic, {n[1]} training, {n[2]} held out",
         "real": f"{_set_digest(evidence.training)} training, {_set_digest(evidence.holdout)} held out",
-        "judge": _weights(evidence.bench.segmenter),
+        "judge": weights_sha256(evidence.bench.segmenter),
     }
 
 
@@ -67,7 +67,8 @@ def _digest(item: Judged) -> str:
     return whole.hexdigest()
 
 
-def _weights(model: object) -> str:
+def weights_sha256(model: object) -> str:
+    """Return what identifies a segmenter by its weights; empty where there is none, or it has none."""
     state = getattr(model, "state_dict", None)
     if state is None:
         return ""

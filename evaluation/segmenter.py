@@ -216,6 +216,12 @@ def score_by_label(model: Segmenter, examples: Sequence[Example]) -> tuple[dict[
     return dict(zip(model.config.labels, [float(v) for v in means], strict=True)), float(np.mean(right))
 
 
+def as_saved(model: Segmenter) -> Segmenter:
+    """Return the segmenter with the weights that a folder keeps, so that what it scores is what a copy of it scores."""
+    model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
+    return model
+
+
 def save_judge(model: Segmenter, folder: Path, *, facts: dict[str, object]) -> str:
     """Write a judge folder: judge.json (config, held-out scores), weights.safetensors (float16); return its sha256."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,10 @@ class MaskFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one worker process needs to make any sample of the set; plain values only."""
+    """What one worker process needs to make any sample of the set; plain values only.
+
+    accept   folder of the judge that samples must pass, each within so many `tries`; None: all are taken
+    """
 
     model: str
     out: str
@@ -47,6 +50,8 @@ class Job:
     device: str = "cpu"
     format: str = "nnunet"
     prompts: bool = False
+    accept: str | None = None
+    tries: int = 1
 
 
 class Asks:

@@ -30,7 +30,8 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     judge_steps: int = 600
     """Steps of training a judge on the real training volumes, where no shipped one fits; 0 = judge without."""
     save_judge: Path | None = None
-    """Folder to keep the judge in that was trained, for later evaluations (--judge)."""
+    """Folder to keep the judge in, for `synth generate --accept` and later evaluations (--judge). It holds data of real
+    patients: OUT/internal/judge is a good place."""
     only: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Sections to write, such as fidelity,privacy (commas, or the flag again); all by default."""
     gate: bool = False
@@ -47,9 +48,12 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge, steps
+        from pipelines.acceptance import note_selection
         from pipelines.evidence import digests, require_unchanged, seen_by_model
         from pipelines.gate import pass_gate, sections
+        from pipelines.judges import keep_judge
         from pipelines.progress import progress
+        from pipelines.records import rows_beside
 
         only = sections(self.only)
         if self.nnunet:
@@ -59,11 +63,14 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         seen = seen_by_model(synthetic)
         with self.real_side(seen, self.seed) as (prepared, unaudited):
             evidence = self._evidence(prepared, only, synthetic, seen, unaudited)
+            if self.save_judge is not None:
+                keep_judge(evidence, prepared, self.save_judge)
             with progress("judging", steps(evidence, only)) as bar:
                 report = judge(evidence, only=only, progress=lambda _: bar.advance())
             _say_whose(report, prepared, seen, prepared_before=self.data is not None)
         require_unchanged(synthetic, judged)
         report.judged = judged
+        note_selection(report, rows_beside(synthetic))
         report.write(self.out)
         _say(report, self.out)
         return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
@@ -81,12 +88,32 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         require_apart(self.out, self.synthetic, self.data, self.real, self.training, self.holdout)
+        self._check_judge()
         if self.judge_steps < 0:
             raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
         for name, given in (("--gate", self.gate), ("--model", self.model is not None)):
             if given and only and "privacy" not in only:
                 raise ConfigError(f"{name} rests on the privacy section; add privacy to --only, or leave {name} out")
         return self.synthetic
+
+    def _check_judge(self) -> None:
+        """Errors: OutputError where the judge would replace something else, or lie among what is shared or judged."""
+        from synth.errors import OutputError
+
+        if self.save_judge is None:
+            return
+        place, out = self.save_judge.resolve(), self.out.resolve()
+        given = (self.synthetic, self.data, self.real, self.training, self.holdout)
+        for other in (out / "share", *(one.resolve() for one in given if one is not None)):
+            if place == other or other in place.parents:
+                raise OutputError(f"--save-judge {self.save_judge} lies in {other}; give {self.out / 'internal/judge'}")
+        if place == out or place in out.parents:
+            raise OutputError(f"--save-judge {self.save_judge} holds --out; give {self.out / 'internal/judge'}")
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            known = (place / "judge.json").is_file() or (place / "accept.json").is_file()
+            if not (known and self.overwrite):
+                mend = "give --overwrite or another folder" if known else "give another folder"
+                raise OutputError(f"--save-judge {self.save_judge} is not empty; {mend}")
 
     def _evidence(
         self, prepared: "Prepared", only: tuple[str, ...], synthetic: Path, seen: "Seen | None", unaudited: str
@@ -104,7 +131,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
         made = synthetic_set(synthetic, schema, attribute=known)
         self.require_others(prepared, made)
-        asked = not only or bool(SEGMENTING & set(only))
+        asked = not only or bool(SEGMENTING & set(only)) or self.save_judge is not None
         if bench.segmenter is None and self.judge is None and self.judge_steps and asked:
             bench = self._trained(prepared)
         loss = None
@@ -146,7 +173,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     def _trained(self, prepared: "Prepared") -> "Bench":
         """Train a judge on the real training volumes; where there are too few, say why there is none."""
         from evaluation.evidence import Bench
-        from pipelines.judges import bench_of, keep_judge, train_bench
+        from pipelines.judges import bench_of, train_bench
         from pipelines.progress import progress
         from synth.data.seen import Seen
         from synth.errors import DataError
@@ -159,8 +186,6 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         except DataError as error:
             return Bench(why_not=error.unnamed)
         seen = Seen.of(prepared, seed=self.seed).trained()
-        if self.save_judge is not None:
-            keep_judge(model, self.save_judge, facts, seen)
         return bench_of(model, facts, seen, prepared)
 
 

@@ -72,6 +72,10 @@ class Generate:
     """Prepared data: a splits_final.json is written that validates on patients of it that MODEL never saw."""
     format: FormatName = "nnunet"
     """Layout of the set; see docs/formats.md."""
+    accept: Path | None = None
+    """Judge that `synth evaluate --save-judge` wrote: a rejected sample is made again, as its seed's next attempt."""
+    accept_tries: int | None = None
+    """Tries of each sample with --accept, 5 by default; where they are used up the run ends with exit code 3."""
     prompts: bool = False
     """Also write prompts.jsonl and boxes.json: points, boxes, scribbles, captions, questions, measured on the masks."""
     shard: str = "0/1"
@@ -104,9 +108,10 @@ class Generate:
 
     def _make(self, worker: "Worker", count: int, which: tuple[int, int], validation: tuple[str, ...]) -> int:
         """Make what is missing of a shard, and end the set once every shard is done."""
+        from pipelines.acceptance import HOPELESS, exhausted, say_exhausted
         from pipelines.engines import made
         from pipelines.progress import progress
-        from pipelines.records import ShardNote, begun_path, finish_set, note_path
+        from pipelines.records import ShardNote, begun_path, finish_set, note_path, record_path, recorded
         from pipelines.workers import alone, only_one
 
         shard, shards = which
@@ -120,9 +125,16 @@ class Generate:
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
                 self._begin(shard, shards, count)
         held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
+        failed, early = 0, False
         with held, progress("samples", len(todo)) as bar:
-            for _ in made(worker, todo, self):
+            for done, index in enumerate(made(worker, todo, self), start=1):
                 bar.advance()
+                failed += self.accept is not None and not record_path(self.out, index).is_file()
+                early = failed == done == HOPELESS and next(recorded(self.out), None) is None
+                if early:
+                    break
+        if failed:
+            return say_exhausted(exhausted(self.out, todo), judge=str(self.accept), early=early)
         with alone(self.out):
             missing = len(set(range(count)) - worker.finished())
             if missing:
@@ -135,7 +147,7 @@ class Generate:
         if missing:
             print(f"shard {self.shard} done; {missing} samples of other shards are missing, so no manifest yet")
         else:
-            print(f"{count} samples in {self.out}{worker.seams(count)}")
+            print(f"{count} samples in {self.out}{worker.told(count)}")
         return 0
 
     def _begin(self, shard: int, shards: int, count: int) -> None:
@@ -152,6 +164,7 @@ class Generate:
 
     def _launch(self, count: int) -> int:
         """Run the command as a job array, then say what came of it."""
+        from pipelines.acceptance import exhausted, say_exhausted
         from pipelines.on_slurm import run_on_slurm
         from pipelines.progress import progress
         from synth.errors import ConfigError
@@ -159,11 +172,14 @@ class Generate:
         if self.workers < 1 or self.shard != "0/1":
             raise ConfigError("--engine slurm makes the shards itself: give --workers, how many jobs, and no --shard")
         with progress("jobs", self.workers) as bar:
-            run_on_slurm(self, self.workers, bar.advance)
+            code = run_on_slurm(self, self.workers, bar.advance)
+        if code:
+            return say_exhausted(exhausted(self.out, range(count)), judge=str(self.accept), early=False)
         print(f"{count} samples in {self.out}")
         return 0
 
     def _job(self, plan: "Plan | None") -> "Job":
+        from pipelines.acceptance import TRIES
         from pipelines.asks import Job, mask_files
         from pipelines.machine import device_of
 
@@ -185,6 +201,8 @@ class Generate:
             device=device,
             format=self.format,
             prompts=self.prompts,
+            accept=None if self.accept is None else str(self.accept),
+            tries=self.accept_tries or TRIES,
         )
 
     def _plan(self) -> "Plan | None":
@@ -198,12 +216,15 @@ class Generate:
 
     def _check_numbers(self) -> None:
         """Errors: ConfigError for a number out of range."""
+        from pipelines.acceptance import MOST_TRIES
         from synth.errors import ConfigError
 
-        for name, least, most in (("count", 1, LARGEST_COUNT), ("steps", 1, LARGEST_STEPS)):
+        for name, most in (("count", LARGEST_COUNT), ("steps", LARGEST_STEPS), ("accept_tries", MOST_TRIES)):
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ConfigError(f"--{name} is {value}; give {least} to {most}")
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; give 1 to {most}")
+        if self.accept_tries is not None and self.accept is None:
+            raise ConfigError("--accept-tries is for --accept; add that or leave it out")
         if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:  # refuses nan too
             raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
         for name, engine in (("address", "ray"), ("slurm", "slurm")):

@@ -9,7 +9,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Describe a model (folder or bundled name), training run, prepared folder, dataset, report or volume."""
+    """Describe a model (folder or bundled name), training run, prepared folder, dataset, report, judge or volume."""
 
     thing: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="THING")]
     """What to describe."""
@@ -49,6 +49,8 @@ def describe(thing: str) -> dict[str, object]:
         return _prepared(folder)
     if (folder / "report.json").is_file():
         return _report(folder)
+    if (folder / "accept.json").is_file():
+        return _judge(folder)
     if any((folder / part / "codec" / "config.json").is_file() for part in ("image", "mask")):
         return _run(folder)
     return _dataset(folder)
@@ -129,6 +131,24 @@ def _report(folder: Path) -> dict[str, object]:
     verdicts = {f"verdict: {name}": v["why"] for name, v in report["verdicts"].items()}
     figures = {name: value["value"] for name, value in report["metrics"].items()}
     return {"kind": "report", "population": report["population"], **verdicts, **figures}
+
+
+def _judge(folder: Path) -> dict[str, object]:
+    from evaluation.acceptance import Acceptance
+
+    judge = Acceptance.load(folder)
+    thresholds = {f"rejects by {name}": one.threshold(judge.rate) for name, one in judge.references.items()}
+    return {
+        "kind": "judge of samples (holds data of real patients)",
+        "sha256": judge.sha256,
+        "population": judge.schema.population,
+        "grid": judge.schema.grid,
+        "spacing (mm)": judge.schema.spacing_mm,
+        "labels": [label.name for label in judge.schema.labels],
+        "rate": judge.rate,
+        **thresholds,
+        **{f"no test of {name}": why for name, why in judge.without.items()},
+    }
 
 
 def _dataset(folder: Path) -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""The judge's segmenter: the shipped one that fits, a folder, or one trained here on real training volumes only."""
+"""The judge's segmenter: the shipped one that fits, a folder, or one trained here on real training volumes only.
+
+With what else it takes to judge single samples it is kept for `synth generate --accept`.
+"""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -6,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluation.evidence import Bench
+    from evaluation.evidence import Bench, Evidence
     from evaluation.segmenter import Segmenter
     from synth.data.prepared import Prepared
     from synth.data.schema import Schema
@@ -112,10 +115,11 @@ def bench_of(
             "whose subjects are not recorded one by one: were they here, they would be taken for unseen"
         )
     recorded = {str(name): float(score) for name, score in scores.items()} if shipped else {}
-    return Bench(model, recorded, saw=saw, note=note)
+    own = {name: fact for name, fact in facts.items() if name not in ("config", "weights_sha256")}
+    return Bench(model, recorded, saw=saw, note=note, facts=own, seen=seen)
 
 
-def keep_judge(model: "Segmenter", folder: Path, facts: dict[str, object], seen: "Seen") -> None:
+def keep_segmenter(model: "Segmenter", folder: Path, facts: dict[str, object], seen: "Seen") -> None:
     """Write a judge folder with the salted hashes of the cases that trained it."""
     from evaluation.segmenter import save_judge
     from synth.data.seen import SEEN_FILE
@@ -123,6 +127,30 @@ def keep_judge(model: "Segmenter", folder: Path, facts: dict[str, object], seen:
 
     digest = save_judge(model, folder, facts=facts)
     write_bytes(folder / SEEN_FILE, seen.of_model(digest).dump())
+
+
+def keep_judge(evidence: "Evidence", prepared: "Prepared", folder: Path) -> None:
+    """Write the judge of single samples that the real volumes of `evidence` can carry, and say what it tests.
+
+    Errors: DataError where there is neither a segmenter nor a test to keep; OutputError.
+    """
+    from evaluation.acceptance import fit_acceptance
+    from evaluation.acceptance_folder import write_acceptance
+    from pipelines.progress import progress
+    from synth.errors import DataError
+
+    unseen = (*prepared.split("val"), *prepared.split("test"))
+    sides = {"training": prepared.split("train"), "unseen": unseen}
+    digests = {side: tuple(prepared.digest(case) for case in cases) for side, cases in sides.items()}
+    with progress("calibrating the judge", len(evidence.holdout)) as bar:
+        judge = fit_acceptance(evidence, prepared.schema, cases=digests, tell=lambda _: bar.advance())
+    told = "; ".join(f"no {test}: {why}" for test, why in judge.without.items())
+    if judge.segmenter is None and not judge.references:
+        raise DataError(f"there is no judge to save ({told}); give more patients, or leave --save-judge out")
+    sha256 = write_acceptance(judge, folder, facts=evidence.bench.facts, seen=evidence.bench.seen)
+    tests = ", ".join(judge.references) or "no test of single samples"
+    print(f"judge {sha256[:16]} in {folder} ({tests}{'; ' if told else ''}{told})")
+    print(f"it holds data of real patients: keep {folder} where their images are kept, do not share it")
 
 
 def class_attribute(schema: "Schema") -> str:
@@ -137,7 +165,7 @@ def train_bench(
 
     Errors: DataError where there are too few cases to train or to score it.
     """
-    from evaluation.segmenter import Example, SegmenterConfig, score_by_label, train_segmenter
+    from evaluation.segmenter import Example, SegmenterConfig, as_saved, score_by_label, train_segmenter
     from synth.errors import DataError
 
     schema, attribute = prepared.schema, class_attribute(prepared.schema)
@@ -162,7 +190,7 @@ def train_bench(
         [Example(prepared.image(c), prepared.mask(c), str(c.attributes.get(config.attribute, ""))) for c in cases]
         for cases in (train, held)
     ]
-    model = train_segmenter(config, examples[0], steps=steps, seed=seed, report=report)
+    model = as_saved(train_segmenter(config, examples[0], steps=steps, seed=seed, report=report))
     scores, recognised = score_by_label(model, examples[1])
     facts: dict[str, object] = {
         "held_out_dice": scores,

@@ -30,8 +30,9 @@ class Shard:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def run_on_slurm(command: "Generate", shards: int, said: Callable[[int], None]) -> None:
-    """Submit `shards` jobs and wait for them; an interruption cancels them, and finished samples stay.
+def run_on_slurm(command: "Generate", shards: int, said: Callable[[int], None]) -> int:
+    """Submit `shards` jobs, wait for them and return the largest exit code; an interruption cancels them, and finished
+    samples stay.
 
     `--slurm name=value` are parameters of submitit's executor (slurm_partition, timeout_min, gpus_per_node, mem_gb);
     `cluster=local` runs the jobs on this machine. Logs lie beside the set, in <out>.jobs.
@@ -62,11 +63,12 @@ def run_on_slurm(command: "Generate", shards: int, said: Callable[[int], None]) 
             jobs = [executor.submit(Shard(one)) for one in shards_of(command, shards)]
     except (NameError, ValueError, TypeError, AssertionError, RuntimeError, OSError) as error:
         raise ConfigError(f"submitit refuses the jobs ({' '.join(str(error).split())}); mend --slurm") from error
+    code = 0
     try:
         _wait(jobs, said)
         for number, job in enumerate(jobs):
             try:
-                job.result()
+                code = max(code, job.result())
             except (FailedJobError, UncompletedJobError) as error:
                 raise SynthError(
                     f"job {job.job_id} (shard {number}/{shards}) failed: {_cause(str(error))}; its log is in {logs}; "
@@ -79,6 +81,7 @@ def run_on_slurm(command: "Generate", shards: int, said: Callable[[int], None]) 
         raise
     finally:
         said(sum(job.done() for job in jobs))
+    return code
 
 
 def parameters(given: Sequence[str]) -> dict[str, str | int]:

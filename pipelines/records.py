@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from synth.formats.writing import Description, Writer
 
 MANIFEST, REQUEST = "manifest.jsonl", "request.json"
+_UNFINISHED = ("shard-*-of-*.json", "begun-*-of-*.json", "records/*.rejected*")
 _AGAIN = "run the `synth generate` of the set again"
 _CASE = re.compile(r"syn_([0-9]{5,})")
 
@@ -264,7 +265,7 @@ def finish_set(out: Path, facts: SetFacts, seen: "Seen | None", count: int, vali
 
         write_prompts(out, (prompts_path(record_path(out, index)) for index in range(count)))
     facts.writer(out).finish(count, (Told.of(row) for row in manifest_rows(out / MANIFEST)))
-    for path in (*out.glob("shard-*-of-*.json"), *out.glob("begun-*-of-*.json")):
+    for path in (path for rest in _UNFINISHED for path in out.glob(rest)):
         path.unlink(missing_ok=True)
     if len(places) > 1:
         print(

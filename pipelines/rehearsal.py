@@ -1,7 +1,7 @@
 """`generate --dry-run`: one sample made and measured, the whole reckoned from it. Leaves nothing on disk."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ def measure(worker: "Worker", index: int) -> Measured:
 
     with tempfile.TemporaryDirectory(prefix="synth-dry-run-") as scratch:
         trial = worker.into(Path(scratch))
+        if trial.judge is not None:  # one try is measured, whatever the judge makes of it
+            trial.judge = replace(trial.judge, rate=0.0)
         seconds = 0.0
         for _ in range(2):
             started = time.perf_counter()
@@ -73,6 +75,8 @@ def rehearse(worker: "Worker", todo: list[int], how: "Generate") -> None:
     print(f"  time    {in_words(seconds)} with {workers} process{many} of one thread")
     print(f"  disk    {size_in_words(needed)} in {how.out}, {size_in_words(free_bytes(how.out))} are free")
     print(f"  memory  {memory:.2f} GB, of {there:.1f} GB here")
+    if worker.judge is not None:
+        print(f"  tries   each sample may take up to {worker.job.tries}: as many times the time of one")
     print("nothing was written")
     require_room(how.out, needed * _RESERVE, "the samples take")
     if how.engine == "local" and memory > there:

@@ -13,7 +13,7 @@ RELEASE_FILE = "RELEASE.json"
 _DATASET_KEYS = ("channel_names", "labels", "file_ending", "regions_class_order", "overwrite_image_reader_writer")
 _ROW_KEYS = (
     *("case", "seed", "index", "attempt", "model", "condition", "mask_origin", "sampler", "steps", "guidance"),
-    *("environment", "files", "software", "seam"),
+    *("environment", "files", "software", "seam", "acceptance"),
 )
 
 

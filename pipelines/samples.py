@@ -1,14 +1,17 @@
 """The samples of one set: made and written one by one, with a record each, by any number of workers."""
 
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.acceptance import Tally, first_accepted, judge_for, rejected_path, say_judge
 from pipelines.asks import Asks, Job
 from pipelines.records import SetFacts, record_path, recorded, whole_record, write_derived
 from synth.sampler import SAMPLERS
 
 if TYPE_CHECKING:
+    from synth.sample import Condition, Sample
     from synth.volume import Volume
 
 
@@ -32,6 +35,7 @@ class Worker:
             window=job.window,
         )
         self.generator = load(job.model, device=job.device).with_sampling(sampling)
+        self.judge = None if job.accept is None else judge_for(job.accept, self.generator.model)
         self.asks = Asks(job, self.generator)
         schema = self.asks.schema
         about = Description(
@@ -55,9 +59,11 @@ class Worker:
         """Refuse what cannot be asked of the model, before anything is written. Errors: as `Asks.check`."""
         self.generator.check_sampling()
         self.asks.check(count)
+        if self.judge is not None and self.job.accept is not None:
+            say_judge(self.judge, self.job.accept, self.generator.model)
 
     def request(self) -> dict[str, object]:
-        """Return what decides the samples: everything but count, workers and shards."""
+        """Return what decides the samples: everything but count, workers and shards; tries only add samples."""
         return {
             "model": self.generator.model.sha256,
             "seed": self.job.seed,
@@ -68,28 +74,41 @@ class Worker:
             "device": self.job.device.partition(":")[0],
             "format": self.job.format,
             "prompts": self.job.prompts,
+            "accept": None if self.judge is None else self.judge.sha256,
             **self.asks.request(),
         }
 
     def make(self, index: int) -> None:
-        """Make and write sample `index`; its record comes last."""
+        """Make and write sample `index`, its record last; where a judge accepts none, that is kept instead."""
         import json
 
         from synth.config import plain
         from synth.formats.writing import Told
-        from synth.generator import Seed
         from synth.io import write_bytes
 
-        ask = self.asks.condition(index)
-        sample = next(self.generator.generate([ask], seeds=[Seed(self.job.seed, index)]))
+        ask, record = self.asks.condition(index), record_path(self.out, index)
+        sample, acceptance = self._sample(ask, index)
+        if sample is None:
+            return
         assert sample.mask is not None
-        row: dict[str, Any] = {**plain(sample.provenance), "synthetic": True}
+        row: dict[str, Any] = {**plain(sample.provenance), **acceptance, "synthetic": True}
         row["files"] = self.writer.add(sample.provenance.case, sample.image, sample.mask, Told.of(row))
         if self.job.prompts:
             row["prompts"] = self._derive(index, sample.provenance.case, sample.mask)
         if ask.mask is not None:  # files of masks round it, and images follow it
             row["mask_affine"] = ask.mask.affine.ravel().tolist()
-        write_bytes(record_path(self.out, index), json.dumps(row, sort_keys=True).encode())
+        write_bytes(record, json.dumps(row, sort_keys=True).encode())
+        if self.judge is not None:
+            rejected_path(record).unlink(missing_ok=True)
+
+    def _sample(self, ask: "Condition", index: int) -> "tuple[Sample | None, dict[str, Any]]":
+        """Return a sample, and what its row says of its acceptance; None where the judge rejected every attempt."""
+        from synth.generator import Seed
+
+        seed, record = Seed(self.job.seed, index), record_path(self.out, index)
+        if self.judge is None:
+            return next(self.generator.generate([ask], seeds=[seed])), {}
+        return first_accepted(self.generator, ask, seed, judge=self.judge, tries=self.job.tries, record=record)
 
     def _derive(self, index: int, case: str, mask: "Volume") -> str:
         """Keep what is derived of a mask beside its record, and return the sha256."""
@@ -113,12 +132,15 @@ class Worker:
         if seen is not None:
             write_bytes(self.out / SEEN_FILE, seen.dump())
 
-    def seams(self, count: int) -> str:
-        """Return in words the largest seam that overlapped denoising left, nothing where it was not needed."""
+    def told(self, count: int) -> str:
+        """Return in words what a judge rejected, and the largest seam that overlapped denoising left, if any."""
         import json
 
-        rows = (json.loads(record_path(self.out, index).read_text()) for index in range(count))
-        worst = max((row["seam"] for row in rows if row.get("seam") is not None), default=None)
+        def rows() -> "Iterator[dict[str, Any]]":
+            return (json.loads(record_path(self.out, index).read_text()) for index in range(count))
+
+        told = "" if self.judge is None else f"; judge {self.judge.sha256[:16]}: {Tally(rows()).words()}"
+        worst = max((row["seam"] for row in rows() if row.get("seam") is not None), default=None)
         if worst is None:
-            return ""
-        return f"; across windows latents step at most {worst:.2f} times as much as elsewhere (1 = no seam)"
+            return told
+        return f"{told}; across windows latents step at most {worst:.2f} times as much as elsewhere (1 = no seam)"

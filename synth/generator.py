@@ -5,7 +5,7 @@ One forward holds one sample with its guidance prefixes, so that a sample never 
 """
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -39,6 +39,13 @@ class Seed(NamedTuple):
     seed: int
     index: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]
     attempt: int = 0
+
+
+class Tried(NamedTuple):
+    """What came of asking until a sample was accepted: it, or None where none was, and why each before it was not."""
+
+    sample: Sample | None
+    rejected: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,26 @@ class Generator:
             full = seed if isinstance(seed, Seed) else Seed(seed)
             with torch.inference_mode():
                 yield self._one(condition, full)
+
+    def accepted(
+        self, condition: Condition, *, seed: int | Seed, judge: Callable[[Sample], Collection[str]], tries: int = 5
+    ) -> Tried:
+        """Return the first sample that `judge` finds no reason to reject, of at most `tries` attempts of its seed.
+
+        Attempt k is the sample of Seed(seed, index, k), from `seed.attempt` on: which one is accepted depends on the
+        seed and the judge alone. Errors: ConfigError for less than one try; those of `generate`.
+        """
+        first = seed if isinstance(seed, Seed) else Seed(seed)
+        if tries < 1:
+            raise ConfigError(f"tries is {tries}; give at least 1")
+        rejected: list[tuple[str, ...]] = []
+        for attempt in range(first.attempt, first.attempt + tries):
+            sample = next(self.generate([condition], seeds=[first._replace(attempt=attempt)]))
+            reasons = tuple(judge(sample))
+            if not reasons:
+                return Tried(sample, tuple(rejected))
+            rejected.append(reasons)
+        return Tried(None, tuple(rejected))
 
     def _one(self, condition: Condition, seed: Seed) -> Sample:
         schema = self._schema

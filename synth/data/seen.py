@@ -61,6 +61,10 @@ class Seen:
                 return True
         return False
 
+    def trained_on(self, digests: Iterable[str]) -> bool:
+        """True where the cases of these digests, all and no others, trained the model last."""
+        return set(_hashed(self.salt, digests)) == set(self.training)
+
     def after(self, source: "Seen | None", name: str) -> "Seen":
         """Return this as of a model fine-tuned from the one called `name`, which saw `source` (None: does not say)."""
         return replace(self, source=source, unrecorded="" if source is not None else name)

@@ -29,6 +29,7 @@ PUBLIC = {
         "write",
     ],
     "evaluation": [
+        "Acceptance",
         "BoundaryAlignment",
         "BrierScore",
         "CalibrationError",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.segmenter import Segmenter
-from pipelines.judges import find_bench, keep_judge, train_bench
+from pipelines.judges import find_bench, keep_segmenter, train_bench
 from synth.data.prepared import Prepared
 from synth.data.seen import SEEN_FILE, Seen
 from synth.errors import CheckpointError, ConfigError
@@ -21,7 +21,7 @@ def trained(prepared: Prepared) -> tuple[Segmenter, dict[str, object]]:
 
 @pytest.fixture
 def judge(trained: tuple[Segmenter, dict[str, object]], prepared: Prepared, tmp_path: Path) -> Path:
-    keep_judge(trained[0], tmp_path / "judge", trained[1], Seen.of(prepared, seed=0).trained())
+    keep_segmenter(trained[0], tmp_path / "judge", trained[1], Seen.of(prepared, seed=0).trained())
     return tmp_path / "judge"
 
 
