@@ -80,6 +80,7 @@ class Evidence:
     loss         denoising losses of a volume under the generator's weights, one number or one a noise level; None
                  where the weights are not judged
     real_masks_allowed   masks of real patients in the set are no reason to fail
+    interactive  how many synthetic volumes the page holds to be turned
     unaudited    why privacy cannot be judged: `training` is real, but not known to be what trained the generator
     """
 
@@ -97,6 +98,7 @@ class Evidence:
     measuring: Measuring | None = None
     loss: Callable[[Judged], Any] | None = None
     real_masks_allowed: bool = False
+    interactive: int = 0
     unaudited: str = ""
     utility: "Sequence[UtilityScores]" = ()
 

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evaluation import interactive
 from evaluation.charts import svg
 from evaluation.pictures import data_uri
 from evaluation.words import FAMILIES, meaning
@@ -31,6 +32,7 @@ def page(report: "Report", *, with_real: bool) -> str:
         f'<nav><a href="#verdicts">Verdicts</a><a href="#pictures">Pictures</a>{links}</nav></header>',
         _verdicts(report),
         _pictures(report, with_real=with_real),
+        interactive.section([one for one in report.volumes if with_real or not one.inside], report.viewer),
         *(_family(report, family) for family in families),
         _subgroups(report),
         _samples(report),

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.page.cases import is_finding
-from pipelines.page.studio import Ask, Spot, Studio, Tell
+from pipelines.page.studio import Ask, Studio, Tell
+from pipelines.spots import Spot
 from synth.errors import ConditionError
 
 if TYPE_CHECKING:
@@ -74,6 +75,22 @@ def asked_beside(ask: Ask) -> dict[str, str | float]:
     """
     names = {spot.label.lower() for spot in ask.placed}
     return {key: value for key, value in ask.attributes.items() if not any(name in key.lower() for name in names)}
+
+
+def command_of(ask: Ask, model: str) -> str:
+    """Return the line of the command that places what was placed in the pair of `out`; nothing where nothing was."""
+    import shlex
+
+    if not ask.placed:
+        return ""
+    words = ["synth", "edit", model, "--images", "out", "--out", "edited", "--seed", str(ask.seed)]
+    for spot in ask.placed:
+        words += ["--place", spot.spelled]
+    words += ["--text", ask.text] if ask.text else []
+    for name, value in asked_beside(ask).items():
+        words += ["--set", f"{name}={value}"]
+    words += ["--steps", str(ask.steps)] if ask.steps is not None else []
+    return f"\n{shlex.join(words)}"
 
 
 def python_of(ask: Ask) -> list[str]:

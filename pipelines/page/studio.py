@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.page.pictures import NOTICE
+from pipelines.spots import Spot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,16 +32,6 @@ MOST_STEPS = 100
 KEPT = 64
 """Samples kept on disk; older ones are removed."""
 Tell = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spot:
-    """A blob placed by hand: of which label, at which voxel, how large, and the seed of its shape."""
-
-    label: str
-    at: tuple[int, ...]
-    ml: float
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +267,7 @@ def how(ask: Ask, model: str) -> tuple[str, str]:
     if ask.steps is not None:
         words += ["--steps", str(ask.steps)]
     sampling = "" if ask.steps is None else f".with_sampling(synth.Sampling(steps={ask.steps}))"
-    from pipelines.page.placing import python_of
+    from pipelines.page.placing import command_of, python_of
 
     placed = python_of(ask)
     lines = ["import synth", "import torch", ""]
@@ -289,4 +280,4 @@ def how(ask: Ask, model: str) -> tuple[str, str]:
     lines.append(f"ask = synth.Condition({', '.join(asked)})")
     lines.append(f"sample = next(generator.generate([ask], seeds=[{ask.seed}]))  # {NOTICE}")
     lines += placed
-    return shlex.join(words), "\n".join(lines)
+    return shlex.join(words) + command_of(ask, model), "\n".join(lines)

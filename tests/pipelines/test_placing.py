@@ -10,7 +10,8 @@ import synth
 from pipelines.page.callbacks import Callbacks
 from pipelines.page.pairs import Pair
 from pipelines.page.placing import offered, place
-from pipelines.page.studio import Ask, Spot, Studio
+from pipelines.page.studio import Ask, Studio
+from pipelines.spots import Spot
 from synth.errors import ConditionError
 
 pytest.importorskip("gradio", reason="the page's extra is not installed")
@@ -69,7 +70,7 @@ def test_the_python_that_is_shown_makes_the_same_lesions(
 ) -> None:
     assert calls.studio is not None
     once = place(calls.studio, pair, {"label": "lesion", "ml": 0.1, "mm": shell_mm(pair)})
-    twice = calls.place([], once, "lesion", 0.05, shell_mm(once))
+    twice = calls.place([], once, "lesion", 0.12, shell_mm(once))
     assert twice[0] == "" and len(twice[5].ask.placed) == 2
     (tmp_path / "masks").mkdir()
     synth.write(synth.read(mask), tmp_path / "masks" / mask.name)
@@ -123,11 +124,10 @@ def test_a_model_without_findings_offers_nothing(model: Path, calls: Callbacks, 
 
 def test_the_bundled_model_offers_its_lesions() -> None:
     """Read from its recipe alone: the model needs not be loaded to know."""
-    from synth.checkpoint import RECIPE
+    from synth.checkpoint import read_recipe
     from synth.generator import bundled
-    from synth.recipe import load_recipe
 
-    recipe = load_recipe(bundled()["brain-tiny"] / RECIPE)
+    recipe = read_recipe(bundled()["brain-tiny"])
     assert recipe.schema is not None
 
     class Known:
