@@ -27,12 +27,16 @@ _DESCRIPTION = slice(148, 228)
 
 @dataclass(frozen=True, eq=False)
 class Turned:
-    """One pair as a viewer takes it: image and mask as base64 of .nii.gz; `inside` for eyes inside the house alone."""
+    """One pair as a viewer takes it: image and mask as base64 of .nii.gz; `inside` for eyes inside the house alone.
+
+    at   mm where the viewer begins: a voxel of the rarest label
+    """
 
     caption: str
     image: str
     mask: str
     labels: tuple[str, ...]
+    at: tuple[float, ...]
     flat: bool
     inside: bool
 
@@ -53,7 +57,8 @@ class Turned:
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = [-step * (n - 1) / 2 for step, n in zip(spacing, (*mask.shape, 1))]
         parts = (_packed(part, affine) for part in (grey, mask.astype(np.uint8)))
-        return cls(caption, *parts, tuple(labels), mask.ndim == 2, inside)
+        at = affine @ [*[*_centre(mask), 0][:3], 1.0]
+        return cls(caption, *parts, tuple(labels), tuple(at[:3].tolist()), mask.ndim == 2, inside)
 
     @property
     def size(self) -> int:
@@ -85,7 +90,7 @@ def section(volumes: Sequence[Turned], viewer: str) -> str:
 
 
 def _figure(one: Turned) -> str:
-    told = {"image": one.image, "mask": one.mask, "flat": one.flat, "colours": _colours(one.labels)}
+    told = {"image": one.image, "mask": one.mask, "at": one.at, "flat": one.flat, "colours": _colours(one.labels)}
     legend = "".join(
         f'<i style="background:rgb{COLOURS[number % len(COLOURS)]}"></i>{html.escape(name)} '
         for number, name in enumerate(one.labels)
@@ -95,6 +100,17 @@ def _figure(one: Turned) -> str:
         f"<figcaption>{html.escape(one.caption)}<br>{legend}</figcaption>"
         f'<script type="application/json">{json.dumps(told)}</script></figure>'
     )
+
+
+def _centre(mask: np.ndarray) -> list[int]:
+    """Return along each axis the plane that shows most of the rarest label; the middle of a mask without labels."""
+    counts = np.bincount(mask.ravel())
+    there = [value for value in range(1, len(counts)) if counts[value]]
+    if not there:
+        return [n // 2 for n in mask.shape]
+    rarest = mask == min(there, key=lambda value: counts[value])
+    others = [tuple(axis for axis in range(mask.ndim) if axis != own) for own in range(mask.ndim)]
+    return [int(rarest.sum(axis=axes).argmax()) for axes in others]
 
 
 def _colours(labels: Sequence[str]) -> dict[str, list[object]]:
@@ -124,7 +140,8 @@ const show = async (figure) => {
   try {
     const nv = new niivue.Niivue({ isRadiologicalConvention: !told.flat, showAllOrientationMarkers: !told.flat,
       isOrientationTextVisible: !told.flat, dragMode: niivue.DRAG_MODE.windowing, logLevel: "error", loadingText: "",
-      multiplanarShowRender: niivue.SHOW_RENDER.NEVER, backColor: [0, 0, 0, 1], crosshairWidth: 0.4 });
+      multiplanarShowRender: niivue.SHOW_RENDER.NEVER, backColor: [0, 0, 0, 1], crosshairWidth: 0.4,
+      crosshairColor: [1, 0.35, 0.3, 0.6], crosshairGap: 4 });
     await nv.attachToCanvas(canvas, false);
     nv.setInterpolation(false);
     nv.setSliceType(told.flat ? nv.sliceTypeAxial : nv.sliceTypeMultiplanar);
@@ -133,6 +150,7 @@ const show = async (figure) => {
     const mask = await load(told.mask, "mask.nii.gz", { opacity: Number(shade.value) });
     nv.addVolume(mask);
     mask.setColormapLabel(told.colours);
+    nv.scene.crosshairPos = nv.mm2frac(told.at);
     nv.updateGLVolume();
     viewers.push(nv);
     canvas.viewer = nv;
