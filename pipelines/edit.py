@@ -1,6 +1,7 @@
 """synth edit: given pairs with their masks changed, the images made anew where the masks changed and kept elsewhere."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -94,7 +95,7 @@ class Edit:
 
         if (self.masks is None) == (not self.place):
             raise ConfigError("give --masks, a folder of changed masks, or --place, what to put into them; not both")
-        if not self.margin_mm > 0:
+        if not 0 < self.margin_mm < math.inf:
             raise ConfigError(f"--margin-mm is {self.margin_mm}; give more than 0")
         if self.steps is not None and self.steps > LARGEST_STEPS:
             raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
@@ -175,8 +176,8 @@ class Pairs:
         from synth.errors import ConditionError, SynthError
 
         case = self.dataset.cases[index].id
-        _, *masks = self._masks(index)
         try:
+            _, *masks = self._masks(index)
             for before, after in zip(masks[:-1], masks[1:], strict=True):
                 before.require_same_geometry(after, case=case)
                 if not (before.data != after.data).any():
@@ -222,7 +223,7 @@ class Pairs:
             out.append(place_label(out[-1], label=spot.label, at=spot.at, ml=spot.ml, seed=spot.seed))
         if self.how.masks is not None:
             if case.id not in self.changed:
-                raise DataError(f"--masks has none of case {case.id!r}; {nearest(case.id, self.changed)}")
+                raise DataError(f"--masks has no mask of that name; {nearest(case.id, self.changed)}")
             path, labels, _, series = self.changed[case.id]
             values = self.worker.asks.schema.label_values if labels is None else dict(labels)
             out.append(self._named(read_labels(path, values, series), case.id))

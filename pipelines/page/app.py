@@ -123,7 +123,8 @@ def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
     with gr.Group(elem_id="placing"), gr.Row(equal_height=True):
         label = gr.Dropdown(list(offer.labels), value=offer.labels[0], label="Place", min_width=110)
         ml = gr.Slider(
-            *(offer.low_ml, offer.high_ml),
+            offer.low_ml,
+            offer.high_ml,
             value=offer.first_ml,
             step=offer.low_ml / 2,
             label="Size in ml",
@@ -135,9 +136,8 @@ def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
         )
         here = gr.Button("At the crosshair (l)", elem_id="place-here", min_width=120)
         undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90)
-    canvas = "document.querySelector('#viewer canvas')"
-    by_click.change(None, by_click, None, js=f"on => {{ {canvas}.placing = on; }}")
-    here.click(None, None, None, js=f"() => {{ {canvas}.place?.(); }}")
+    by_click.change(None, by_click, None, js="on => { document.getElementById('viewer').dataset.placing = on; }")
+    here.click(None, None, None, js="() => { document.querySelector('#viewer canvas').place?.(); }")
     return label, ml, undo
 
 

@@ -43,7 +43,8 @@ const attach = async () => {
   canvas.addEventListener("click", (event) => {
     const [x, y] = [event.offsetX, event.offsetY];
     const still = state.down && Math.hypot(x - state.down[0], y - state.down[1]) < 4;
-    if (canvas.placing && still && nv.inRenderTile(x * nv.uiData.dpr, y * nv.uiData.dpr) < 0) canvas.place();
+    const placing = canvas.closest("[data-placing='true']");
+    if (placing && still && nv.inRenderTile(x * nv.uiData.dpr, y * nv.uiData.dpr) < 0) canvas.place();
   });
   return nv;
 };
