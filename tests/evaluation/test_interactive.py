@@ -66,7 +66,7 @@ def test_a_page_with_volumes_names_no_other_place() -> None:
     assert re.search(r"(https?|wss?)://", text) is None
     assert re.search(r"src=|href=.[^#]", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)) is None
     assert "niivue" in text and "BSD" in text
-    assert text.count("<canvas") == 2 and text.count(NOTICE) == 2
+    assert text.count('<figure class="turn">') == 2 and text.count(NOTICE) == 2
     assert "syn &lt;1&gt;" in text and "b&lt;c" in text and "b<c" not in text
 
 

@@ -15,13 +15,12 @@ from pipelines.page.studio import Ask, Studio, how
 
 
 @pytest.fixture(scope="module")
-def begun(lesion_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(lesion_model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pairs of the tiny model on masks with both labels."""
     folder = tmp_path_factory.mktemp("edit")
     (folder / "masks").mkdir()
-    source = lesion_model.parent.parent / "source" / "labelsTr"
     for name in ("c00.nii.gz", "c01.nii.gz"):
-        shutil.copy(source / name, folder / "masks" / name)
+        shutil.copy(dataset / "labelsTr" / name, folder / "masks" / name)
     out = folder / "out"
     line = ["generate", str(lesion_model), "--out", str(out), "--count", "2", "--workers", "1", "--seed", "5"]
     assert main([*line, "--masks", str(folder / "masks")]) == 0
