@@ -33,9 +33,7 @@ _WEIGHTS, _GATE, _REAL = "weights.safetensors", "gate.safetensors", "real.safete
 _AGAIN = "write it again with `synth evaluate --save-judge`"
 
 
-def write_acceptance(
-    judge: Acceptance, folder: Path, *, facts: Mapping[str, object], seen: Seen | None = None
-) -> str:
+def write_acceptance(judge: Acceptance, folder: Path, *, facts: Mapping[str, object], seen: Seen | None = None) -> str:
     """Write a judge's folder and return its sha256: the whole folder or nothing; equal judges give equal bytes.
 
     A folder that is there is replaced.

@@ -95,6 +95,7 @@ class Evidence:
                  where the weights are not judged
     real_masks_allowed   masks of real patients in the set are no reason to fail
     selection    hold-out patients that chose the checkpoint: seen by the weights, if not trained on
+    interactive  how many synthetic volumes the page holds to be turned
     unaudited    why privacy cannot be judged: `training` is real, but not known to be what trained the generator
     """
 
@@ -113,6 +114,7 @@ class Evidence:
     loss: Callable[[Judged], Any] | None = None
     real_masks_allowed: bool = False
     selection: frozenset[str] = frozenset()
+    interactive: int = 0
     unaudited: str = ""
     utility: "Sequence[UtilityScores]" = ()
 

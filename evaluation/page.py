@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evaluation import interactive
 from evaluation.charts import svg
 from evaluation.pictures import data_uri
 from evaluation.words import FAMILIES, meaning
@@ -25,6 +26,9 @@ def page(report: "Report", *, with_real: bool) -> str:
     )
     families = [family for family in FAMILIES if any(_of(family, name) for name in report.metrics)]
     links = "".join(f'<a href="#{family}">{FAMILIES[family][0]}</a>' for family in families)
+    turned = interactive.section([one for one in report.volumes if with_real or not one.inside], report.viewer)
+    if turned:
+        links = f'<a href="#volumes">Volumes to turn</a>{links}'
     parts = [
         _HEAD.format(style=_STYLE),
         f'<header><p class="tag">SYNTHETIC &ndash; not for diagnosis</p><h1>Report on a synthetic set</h1>'
@@ -32,6 +36,7 @@ def page(report: "Report", *, with_real: bool) -> str:
         f'<nav><a href="#verdicts">Verdicts</a><a href="#pictures">Pictures</a>{links}</nav></header>',
         _verdicts(report),
         _pictures(report, with_real=with_real),
+        turned,
         *(_family(report, family) for family in families),
         _subgroups(report),
         _samples(report),

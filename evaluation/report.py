@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.charts import Chart, Dots
+from evaluation.interactive import Turned
 from evaluation.page import page
 from evaluation.saved import REPORT_FILE, SCHEMA
 from synth.io import write_bytes
@@ -63,6 +64,7 @@ class Report:
     samples            a row for each: its case, whether it was flagged, and what sections measured of it alone
     subgroups          rows of figures by level of an attribute: attribute, level, figure, value, n, interval
     pictures           caption, PNG, and whether it shows real voxels
+    volumes            synthetic pairs to be turned in the page, with `viewer`, the source of what turns them
     charts             family, and what is drawn there: no value of a single real volume
     patients_assumed   each real case was taken as its own patient; None: not known, or no real cases
     notes              what the figures rest on, in words
@@ -78,6 +80,8 @@ class Report:
     samples: list[dict[str, object]] = field(default_factory=list)
     subgroups: list[dict[str, object]] = field(default_factory=list)
     pictures: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    volumes: list[Turned] = field(default_factory=list)
+    viewer: str = ""
     charts: list[tuple[str, Chart]] = field(default_factory=list)
     patients_assumed: bool | None = None
     notes: list[str] = field(default_factory=list)

@@ -21,6 +21,7 @@ VERBS = {
     "prepare": "a labelled dataset -> patient-level splits, working arrays, a plan",
     "train": "every stage of a recipe; ends in a model folder",
     "generate": "paired image-mask volumes from a model",
+    "edit": "pairs with their masks changed, images made anew where they changed",
     "export": "a generated set in another layout, without generating again",
     "merge": "shards of a set joined, or a set put into a real dataset for nnU-Net",
     "reproduce": "samples of a set made again and compared",

@@ -1,5 +1,6 @@
 """synth evaluate: judge a synthetic set against real volumes."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,8 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     """Sections to write, such as fidelity,privacy (commas, or the flag again); all by default."""
     gate: bool = False
     """End with the privacy verdict's exit code, 3 failed or 4 undecidable, and list in drop.txt what to drop."""
+    interactive: int = 0
+    """Synthetic volumes to be turned in the page, from the best agreement to the worst; up to 12, in 2 MB and more."""
     allow_real_masks: bool = False
     """Samples may carry the masks of real patients."""
     model: str | None = None
@@ -71,6 +74,8 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         require_unchanged(synthetic, judged)
         report.judged = judged
         note_selection(report, rows_beside(synthetic))
+        if report.volumes:
+            report.viewer = viewer_source()
         report.write(self.out)
         _say(report, self.out)
         return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
@@ -89,6 +94,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
         require_apart(self.out, self.synthetic, self.data, self.real, self.training, self.holdout)
         self._check_judge()
+        self._check_interactive(only)
         if self.judge_steps < 0:
             raise ConfigError(f"--judge-steps is {self.judge_steps}; give 0 or more")
         for name, given in (("--gate", self.gate), ("--model", self.model is not None)):
@@ -114,6 +120,16 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             if not (known and self.overwrite):
                 mend = "give --overwrite or another folder" if known else "give another folder"
                 raise OutputError(f"--save-judge {self.save_judge} is not empty; {mend}")
+
+    def _check_interactive(self, only: tuple[str, ...]) -> None:
+        """Errors: ConfigError for a number out of range, or without the section that shows volumes."""
+        from evaluation.interactive import MOST
+        from synth.errors import ConfigError
+
+        if not 0 <= self.interactive <= MOST:
+            raise ConfigError(f"--interactive is {self.interactive}; give 0 to {MOST}")
+        if self.interactive and only and "pictures" not in only:
+            raise ConfigError("--interactive is of the pictures section; add pictures to --only, or leave it out")
 
     def _evidence(
         self, prepared: "Prepared", only: tuple[str, ...], synthetic: Path, seen: "Seen | None", unaudited: str
@@ -152,6 +168,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             loss=loss,
             real_masks_allowed=self.allow_real_masks,
             selection=selection(prepared, seen, prepared_before=self.data is not None),
+            interactive=self.interactive,
             unaudited=unaudited,
             utility=scores,
             **features,
@@ -189,6 +206,13 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         return bench_of(model, facts, seen, prepared)
 
 
+def viewer_source() -> str:
+    """Return NiiVue with its licence, as pages take it in: links in its comments are cut, so that none leads out."""
+    assets = Path(__file__).parent / "page" / "assets"
+    source = f"/*\n{(assets / 'niivue.LICENSE').read_text()}\n*/\n{(assets / 'niivue.umd.js').read_text()}"
+    return re.sub(r"https?://", "", source)
+
+
 def _say(report: "Report", out: Path) -> None:
     """Print what a report says."""
     for note in report.notes:
@@ -197,6 +221,14 @@ def _say(report: "Report", out: Path) -> None:
         print(f"{name}: {verdict.why}")
     for name, why in sorted(report.not_computed.items()):
         print(f"not computed: {name}: {why}")
+    if report.volumes:
+        from evaluation.interactive import LARGEST_BYTES, fitting
+
+        left = len(report.volumes) - len(fitting(report.volumes))
+        if left:
+            print(f"{left} volumes are left out of the page, which holds {LARGEST_BYTES >> 20} MiB of them")
+        if any(one.inside for one in report.volumes):
+            print("privacy was not judged: volumes to turn are in internal/ alone")
     print(f"report in {out / 'index.html'}")
 
 

@@ -59,7 +59,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
     dataset = read_dataset(folder)
     rows = rows_beside(folder)
     told = {row["case"]: row for row in rows}
-    _require_order(folder, dataset.channels, schema.channels)
+    require_order(folder, dataset.channels, schema.channels)
     names = [label.name for label in schema.labels]
     strange = {label.value: label.name for label in dataset.labels if label.name not in names}
     out = []
@@ -105,7 +105,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
     return out
 
 
-def _require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+def require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, ...]) -> None:
     """Errors: DataError where the channels are the real data's in another order; layouts may call them otherwise."""
     from synth.errors import DataError
 

@@ -145,6 +145,10 @@ class Again:
         from synth.sample import Condition
 
         condition = row["condition"]
+        if condition.get("edit"):
+            raise DataError(
+                f"case {row['case']} is an edit of an image that the set has not; run its `synth edit` again"
+            )
         mask = None
         if row.get("mask_origin") in ("given", "real"):
             mask = self._mask(about)

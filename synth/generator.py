@@ -19,9 +19,11 @@ from torch import Tensor
 from synth.checkpoint import RECIPE, read_model, write_model
 from synth.conditioning import words
 from synth.data.intensity import to_dtype
+from synth.data.label_maps import named, numbered
 from synth.data.placement import Placement
 from synth.denoiser import Bound, Denoise, Guided, prefix_weights
-from synth.errors import CheckpointError, ConditionError, ConfigError, GeometryError, nearest
+from synth.editing.inpaint import Canvas, Edit
+from synth.errors import CheckpointError, ConditionError, ConfigError, nearest
 from synth.io import PICTURES
 from synth.model import Model, PartModel
 from synth.ports import Ports, Window
@@ -80,8 +82,12 @@ class Generator:
         """Return this generator with other sampling options."""
         return replace(self, sampling=sampling)
 
-    def generate(self, conditions: Iterable[Condition], *, seeds: Iterable[int | Seed]) -> Iterator[Sample]:
+    def generate(
+        self, conditions: Iterable[Condition], *, seeds: Iterable[int | Seed], edit: Edit | None = None
+    ) -> Iterator[Sample]:
         """Yield one sample for each condition and seed, lazily and in order.
+
+        edit   a task on each condition's image, such as synth.editing.Inpaint; its mask is what the result is to show
 
         Errors: ConditionError for what the model does not know or cannot be asked; GeometryError from masks;
         ConfigError for a sampler or a window that does not suit the model.
@@ -90,7 +96,7 @@ class Generator:
         for condition, seed in zip(conditions, seeds, strict=False):
             full = seed if isinstance(seed, Seed) else Seed(seed)
             with torch.inference_mode():
-                yield self._one(condition, full)
+                yield self._one(condition, full, edit)
 
     def accepted(
         self, condition: Condition, *, seed: int | Seed, judge: Callable[[Sample], Collection[str]], tries: int = 5
@@ -112,9 +118,9 @@ class Generator:
             rejected.append(reasons)
         return Tried(None, tuple(rejected))
 
-    def _one(self, condition: Condition, seed: Seed) -> Sample:
+    def _one(self, condition: Condition, seed: Seed, edit: Edit | None) -> Sample:
         schema = self._schema
-        asked = self._checked(condition)
+        asked = self._checked(condition, edit)
         image = self.model.image
         origin: MaskOrigin | None = None
         placement: Placement | None = None
@@ -122,32 +128,32 @@ class Generator:
         mask_seam: float | None = None
         if image.part.conditioning.labels:
             if condition.mask is not None:
-                given = self._named(condition.mask)
-                direction = None if schema.file_ending in PICTURES else schema.direction
-                placement = Placement.of(given, grid=schema.grid, spacing_mm=schema.spacing_mm, direction=direction)
+                given = named(condition.mask, schema)
+                placement = self._placement(given)
                 placement.require_inside(given, "mask")
-                mask, origin = self._known_labels(placement.to_working(given)), "given"
+                mask, origin = numbered(placement.to_working(given), schema), "given"
             else:
                 (mask, mask_seam), origin = self._make_mask(asked, seed), "generated"
-        if placement is None and schema.native_grid:
+        canvas = None
+        if edit is not None and asked.image is not None:
+            placement = placement or self._placement(asked.image)
+            canvas = edit.prepare(asked.image, placement, schema.intensities)
+        elif placement is None and schema.native_grid:
             placement = Placement.onto(
                 schema.native_grid, schema.native_affine, working=schema.grid, spacing_mm=schema.spacing_mm
             )
         ready = replace(asked, mask=None if mask is None else self._padded(mask, image))
-        decoded, image_seam = self._sample(image, ready, seed, "image")
+        decoded, image_seam = self._sample(image, ready, seed, "image", canvas)
+        finished = decoded
         if image.texture is not None and self.sampling.texture:
-            decoded = image.texture.finish(decoded, torch_rng(*seed, "texture"))
-        affine = schema.reference_affine if placement is None else placement.affine
-        native = Volume(self._native(decoded.numpy()), affine)
-        if placement is not None:  # outside the model's grid lies each channel's own air
-            lowest = [float(rule.invert(np.zeros(1))[0]) for rule in schema.intensities]
-            moved = [
-                placement.to_native(Volume(d[None], affine), fill=f) for d, f in zip(native.data, lowest, strict=True)
-            ]
-            native = moved[0].replace(data=np.concatenate([volume.data for volume in moved]))
-        native = native.replace(data=to_dtype(native.data, schema.dtype))
+            finished = image.texture.finish(decoded, torch_rng(*seed, "texture"))
+        if canvas is None:
+            native = self._native(finished.numpy(), placement)
+        else:
+            latents = image.codec.encode(canvas.pixels[None].to(image.device))
+            native = canvas.finish(decoded, finished, image.codec.decode(latents, grid=schema.grid)[0].cpu())
         seams = [value for value in (mask_seam, image_seam) if value is not None]
-        provenance = replace(self._provenance(asked, seed, origin), seam=max(seams, default=None))
+        provenance = replace(self._provenance(asked, seed, origin, edit), seam=max(seams, default=None))
         return Sample(native, self._output_mask(mask, condition, placement), asked, provenance)
 
     def _make_mask(self, asked: Condition, seed: Seed) -> tuple[Volume, float | None]:
@@ -156,7 +162,9 @@ class Generator:
         labels, left = self._sample(self.model.mask, replace(asked, mask=None), seed, "mask")
         return Volume(labels.to(torch.uint8).numpy(), self._schema.reference_affine), left
 
-    def _sample(self, part: PartModel, condition: Condition, seed: Seed, stream: str) -> tuple[Tensor, float | None]:
+    def _sample(
+        self, part: PartModel, condition: Condition, seed: Seed, stream: str, canvas: Canvas | None = None
+    ) -> tuple[Tensor, float | None]:
         """Return decoded pixels (channel, *grid) of one sample, and the seam where it was made in windows."""
         grid = self._schema.grid
         latent_grid = part.codec.latent_grid(grid)
@@ -166,7 +174,12 @@ class Generator:
         sampler = self.sampling.sampler or part.part.sampler
         times = process.grid(self.sampling.steps or part.part.steps, latent_grid)  # pyright: ignore[reportAttributeAccessIssue]
         windows = self._windows(part, latent_grid)
-        latents = sampler(self._guided(part, condition, latent_grid, windows), times, x, rng)
+        denoise = self._guided(part, condition, latent_grid, windows)
+        if canvas is None:
+            latents = sampler(denoise, times, x, rng)
+        else:
+            held = canvas.hold(denoise, part.codec, x)
+            latents = held.settle(sampler(held, times, x, rng))
         return part.codec.decode(latents, grid=grid)[0].cpu(), seam(latents, windows)
 
     def check_sampling(self) -> None:
@@ -180,11 +193,17 @@ class Generator:
                     "coupling; take euler, heun or dpm_solver_2m"
                 )
 
-    def _checked(self, condition: Condition) -> Condition:
+    def _checked(self, condition: Condition, edit: Edit | None) -> Condition:
         """Return the condition with attributes as the model takes them. Errors: ConditionError for other asks."""
         conditioning = self.model.image.part.conditioning
-        if condition.image is not None:
-            raise ConditionError("the model follows no image; leave it out of the condition")
+        if edit is None and condition.image is not None:
+            raise ConditionError("the model follows no image; leave it out of the condition, or give an edit")
+        if edit is not None and condition.image is None:
+            raise ConditionError("an edit needs the image that it edits; give it in the condition")
+        if edit is not None and conditioning.labels and condition.mask is None:
+            raise ConditionError("an edit needs the mask that its result is to show; give it in the condition")
+        if condition.image is not None and condition.mask is not None:
+            condition.image.require_same_geometry(condition.mask, case="edit")
         if condition.mask is not None and not conditioning.labels:
             raise ConditionError("the model was trained without labels; leave the mask out")
         known = conditioning.vocabulary
@@ -195,26 +214,6 @@ class Generator:
                 f"text {condition.text!r} has no word that the model knows; use some of: {', '.join(known[:20])}"
             )
         return replace(condition, attributes=self._schema.check_attributes(condition.attributes))
-
-    def _named(self, mask: Volume) -> Volume:
-        """Return a mask whose labels have names, so that it is never resampled as an image is.
-
-        Errors: GeometryError for another number of axes or channels, ConditionError for values that are no labels.
-        """
-        dims = len(self._schema.grid)
-        if mask.spatial_dims != dims or mask.channels != 1:
-            raise GeometryError(
-                f"the mask is {mask.spatial_dims}D with {mask.channels} channels, the model takes {dims}D with one; "
-                "give another"
-            )
-        if (
-            mask.data.dtype.kind == "f"
-            and not (whole := np.isfinite(mask.data) & (mask.data == np.rint(mask.data))).all()
-        ):
-            raise ConditionError(
-                f"mask has the value {mask.data[~whole][0]:g}, labels are whole numbers; give a label map"
-            )
-        return mask if mask.labels else mask.replace(labels=self._schema.label_values)
 
     def _windows(self, part: PartModel, latent_grid: tuple[int, ...]) -> list[Place]:
         window = self.sampling.window or part.part.window or latent_grid
@@ -258,27 +257,6 @@ class Generator:
             return {name: float(value) for name, value in given.items() if name in groups}
         return dict.fromkeys(groups, float(given))
 
-    def _known_labels(self, mask: Volume) -> Volume:
-        """Return a named mask in the model's numbering 0..K."""
-        schema = self._schema
-        names = schema.label_values
-        assert mask.labels, "named before it was resampled"
-        out = np.zeros(mask.data.shape, dtype=np.uint8)
-        known = {0}
-        for name, value in mask.labels.items():
-            if value == 0:
-                continue
-            if name not in names:
-                raise ConditionError(f"label {name!r} is unknown to the model; {nearest(name, names)}")
-            out[mask.data == value] = list(names).index(name) + 1
-            known.add(value)
-        strange = sorted(int(v) for v in set(np.unique(mask.data).tolist()) - known)
-        if strange:
-            raise ConditionError(
-                f"mask has label value {strange[0]}, the model knows {sorted(known)}; name or mend the labels"
-            )
-        return mask.replace(data=out, labels=None)
-
     def _padded(self, mask: Volume, part: PartModel) -> Volume:
         full = tuple(n * part.codec.stride for n in part.codec.latent_grid(mask.grid))
         amounts = [(0, 0), *((0, n - size) for n, size in zip(full, mask.grid, strict=True))]
@@ -295,11 +273,27 @@ class Generator:
         kind = np.uint8 if table.max() < 256 else np.int16
         return made.replace(data=table[made.data].astype(kind), labels=schema.label_values)
 
-    def _native(self, decoded: np.ndarray) -> np.ndarray:
-        maps = self._schema.intensities
-        return np.stack([maps[channel].invert(decoded[channel]) for channel in range(len(decoded))])
+    def _placement(self, given: Volume) -> Placement:
+        """Return where a given volume lies on the working grid."""
+        schema = self._schema
+        direction = None if schema.file_ending in PICTURES else schema.direction
+        return Placement.of(given, grid=schema.grid, spacing_mm=schema.spacing_mm, direction=direction)
 
-    def _provenance(self, condition: Condition, seed: Seed, origin: MaskOrigin | None) -> Provenance:
+    def _native(self, finished: np.ndarray, placement: Placement | None) -> Volume:
+        """Return pixels (channel, *grid) in native units, type and place; beyond the grid lies each channel's air."""
+        schema = self._schema
+        data = np.stack([rule.invert(pixels) for rule, pixels in zip(schema.intensities, finished, strict=True)])
+        native = Volume(data, schema.reference_affine if placement is None else placement.affine)
+        if placement is not None:
+            lowest = [float(rule.invert(np.zeros(1))[0]) for rule in schema.intensities]
+            moved = [
+                placement.to_native(native.replace(data=d[None]), fill=f).data
+                for d, f in zip(data, lowest, strict=True)
+            ]
+            native = Volume(np.concatenate(moved), placement.native_affine)
+        return native.replace(data=to_dtype(native.data, schema.dtype))
+
+    def _provenance(self, condition: Condition, seed: Seed, origin: MaskOrigin | None, edit: Edit | None) -> Provenance:
         part = self.model.image.part
         sampler = self.sampling.sampler or part.sampler
         asked: dict[str, object] = {"attributes": dict(condition.attributes)}
@@ -307,6 +301,8 @@ class Generator:
             asked["text"] = condition.text
         if condition.mask is not None:  # a mask asks for its own grid
             asked |= {"size": list(condition.mask.grid), "spacing_mm": [float(s) for s in condition.mask.spacing_mm]}
+        if edit is not None:
+            asked["edit"] = edit.told()
         return Provenance(
             case=f"syn_{seed.index:05d}",
             seed=seed.seed,

@@ -136,3 +136,20 @@ def model(prepared: Prepared) -> Path:
     out = prepared.folder.parent / "run"
     assert run("train", [str(recipe), "--data", str(prepared.folder), "--out", str(out)]) == 0
     return out / "model"
+
+
+@pytest.fixture(scope="session")
+def lesion_model(model: Path) -> Path:
+    """The tiny model, its core called a lesion: a label that can be placed."""
+    from dataclasses import replace
+
+    from synth.generator import Generator, load, save
+
+    trained = load(model).model
+    schema = trained.recipe.schema
+    assert schema is not None
+    labels = tuple(replace(label, name="lesion") if label.name == "core" else label for label in schema.labels)
+    recipe = replace(trained.recipe, schema=replace(schema, labels=labels))
+    out = model.parent.parent / "lesions"
+    save(Generator(replace(trained, recipe=recipe)), out)
+    return out

@@ -1,10 +1,11 @@
 """What samples and the population look like: the best, the middling and the worst, and the nearest real volumes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from evaluation.evidence import Evidence, Judged, Tell
+from evaluation.interactive import Turned
 from evaluation.pictures import mosaic, overlay
 from evaluation.privacy.checks import real_masks, same_voxels
 from evaluation.report import Report
@@ -17,15 +18,17 @@ def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Add mosaics of samples and of the population; runs last, since it orders samples by what was measured."""
     made, held = evidence.synthetic, evidence.holdout
     theirs = _of_patients(evidence, report)
-    shown, order = _chosen(evidence, report, theirs)
+    inside = "privacy.images" not in report.verdicts
+    shown, order = _chosen(evidence, report, theirs, _SHOWN)
     if shown:
         caption = f"{len(shown)} of {len(made)} synthetic volumes{order}, without and with mask contours"
         if theirs:
             caption += f"; {len(theirs)} that may show a patient are left out"
-        inside = "privacy.images" not in report.verdicts
         if inside:
             caption += "; not asked whether they are copies, so kept inside"
-        report.pictures.append((caption, mosaic([part for item in shown for part in _both(item)]), inside))
+        pairs = [part for index in shown for part in _both(made[index])]
+        report.pictures.append((caption, mosaic(pairs), inside))
+    report.volumes += _turned(evidence, report, theirs, inside=inside)
     if held:
         some = held[:_SHOWN]
         caption = f"{len(some)} volumes of the population ({report.population}), the same way"
@@ -41,17 +44,36 @@ def _of_patients(evidence: Evidence, report: Report) -> frozenset[int]:
     return frozenset((*flagged, *real_masks(evidence), *same))
 
 
-def _chosen(evidence: Evidence, report: Report, theirs: frozenset[int]) -> tuple[list[Judged], str]:
-    """Return the samples shown: spread from the best to the worst agreement where that was measured."""
+def _chosen(evidence: Evidence, report: Report, theirs: frozenset[int], most: int) -> tuple[list[int], str]:
+    """Return which samples are shown: spread from the best to the worst agreement where that was measured."""
     left = [index for index in range(len(evidence.synthetic)) if index not in theirs]
-    count = min(_SHOWN, len(left))
+    count = min(most, len(left))
     scores = [report.samples[index].get("agreement") for index in left]
     if not all(isinstance(score, float) for score in scores):
-        return [evidence.synthetic[index] for index in left[:count]], ""
+        return left[:count], ""
     ranked = np.argsort([-float(str(score)) for score in scores], kind="stable")
     places = np.linspace(0, len(ranked) - 1, count).round().astype(int) if count else []
-    chosen = [evidence.synthetic[left[int(ranked[place])]] for place in places]
-    return chosen, " from the best agreement with its mask to the worst"
+    return [left[int(ranked[place])] for place in places], " from the best agreement with its mask to the worst"
+
+
+def _turned(evidence: Evidence, report: Report, theirs: frozenset[int], *, inside: bool) -> Iterator[Turned]:
+    """Yield the samples that can be turned in the page, each with its place in the order."""
+    shown, order = _chosen(evidence, report, theirs, evidence.interactive)
+    names = ("best", *["between"] * (len(shown) - 2), "worst") if order and len(shown) > 1 else ("",) * len(shown)
+    for place, (index, name) in enumerate(zip(shown, names, strict=True)):
+        item, score = evidence.synthetic[index], report.samples[index].get("agreement")
+        if name == "between" and 2 * place == len(shown) - 1:
+            name = "median"
+        said = f": {name}, agreement {score:.3f}" if name and isinstance(score, float) else ""
+        more = f", channel 1 of {len(item.image)}" if len(item.image) > 1 else ""
+        yield Turned.of(
+            f"{item.case}{said}{more}",
+            item.image[0],
+            item.mask,
+            labels=evidence.labels,
+            spacing_mm=evidence.spacing_mm,
+            inside=inside,
+        )
 
 
 def _nearest(evidence: Evidence, report: Report, tell: Tell) -> tuple[str, bytes, bool]:

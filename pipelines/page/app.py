@@ -74,6 +74,7 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
         with gr.Column(scale=5, min_width=320):
             shown = viewer(gr, "viewer")
             facts = gr.Markdown("", elem_id="facts")
+            placing = _placing(gr, calls)
             with gr.Row():
                 files = [gr.DownloadButton(way, interactive=False, min_width=90, size="sm") for way in calls.ways]
             made = gr.Gallery(
@@ -100,7 +101,44 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
         return calls.again(pairs, event.index)
 
     chosen.__annotations__["event"] = gr.SelectData  # read by gradio, which does not see names of this scope
+    if placing is not None:
+        label, ml, undo = placing
+        shown.select(
+            calls.with_place(gr), [history, current, label, ml], [*shows, history, made], show_progress_on=[shown]
+        ).then(calls.downloads, current, files, show_progress="hidden")
+        undo.click(calls.undo, [history, current], shows, show_progress="hidden").then(
+            calls.downloads, current, files, show_progress="hidden"
+        )
     made.select(chosen, history, shows).then(calls.downloads, current, files, show_progress="hidden")
+
+
+def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
+    """Return label, size and undo of placing by a click; None where the model has nothing to place."""
+    from pipelines.page.placing import offered
+
+    assert calls.studio is not None
+    offer = offered(calls.studio)
+    if offer is None:
+        return None
+    with gr.Group(elem_id="placing"), gr.Row(equal_height=True):
+        label = gr.Dropdown(list(offer.labels), value=offer.labels[0], label="Place", min_width=110)
+        ml = gr.Slider(
+            offer.low_ml,
+            offer.high_ml,
+            value=offer.first_ml,
+            step=offer.low_ml / 2,
+            label="Size in ml",
+            min_width=150,
+            elem_id="place-ml",
+        )
+        by_click = gr.Checkbox(
+            label="a click in a slice places it", value=False, elem_id="place-by-click", min_width=150
+        )
+        here = gr.Button("At the crosshair (l)", elem_id="place-here", min_width=120)
+        undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90)
+    by_click.change(None, by_click, None, js="on => { document.getElementById('viewer').dataset.placing = on; }")
+    here.click(None, None, None, js="() => { document.querySelector('#viewer canvas').place?.(); }")
+    return label, ml, undo
 
 
 def _widgets(gr: Any, attribute: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import html
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,23 @@ class Callbacks:
 
         return make
 
+    def with_place(self, gr: Any) -> "Callable[..., Any]":
+        """Return `place` as gradio calls it, the place that was clicked in its event, telling each step."""
+
+        def place(
+            history: Any,
+            current: Any,
+            label: Any,
+            ml: Any,
+            event: Any,
+            progress: Any = gr.Progress(),  # noqa: B008
+        ) -> Any:
+            mm = getattr(event, "mm", None)
+            return self.place(history, current, label, ml, mm, tell=lambda share, words: progress(share, desc=words))
+
+        place.__annotations__["event"] = gr.EventData  # read by gradio, which does not see names of this scope
+        return place
+
     def make(
         self,
         history: "list[Pair]",
@@ -106,14 +124,44 @@ class Callbacks:
         tell: Any = None,
     ) -> tuple[Any, ...]:
         """Return fault, view, facts, command, Python, pair, history and its pictures."""
+        studio = self.studio
+        assert studio is not None
+        return self._made(
+            history, lambda: studio.make(self.ask(text, mask, seed, steps, said), tell or (lambda *_: None))
+        )
+
+    def place(
+        self, history: "list[Pair]", current: "Pair | None", label: str, ml: Any, mm: Any, *, tell: Any = None
+    ) -> tuple[Any, ...]:
+        """Return what `make` does, of the current pair with a blob of `label` placed at `mm`."""
+        from pipelines.page.placing import place
+
+        studio = self.studio
+        assert studio is not None
+        if current is None:
+            return self._made(history, "make a pair first, then click into it")
+        spot = {"label": label, "ml": ml, "mm": mm}
+        return self._made(history, lambda: place(studio, current, spot, tell or (lambda *_: None)))
+
+    def undo(self, history: "list[Pair]", current: "Pair | None") -> tuple[Any, ...]:
+        """Return fault, view, facts, command, Python and pair: of the pair before the last placement."""
         import gradio as gr
 
-        assert self.studio is not None
+        ask = None if current is None else current.ask
+        if ask is None or not ask.placed:
+            return "nothing was placed in this pair", *(gr.skip() for _ in range(5))
+        before = replace(ask, placed=ask.placed[:-1])
+        there = [pair for pair in reversed(history) if pair.ask == before and pair.picture.is_file()]
+        if not there:
+            return "the pair before is no longer kept; make it again", *(gr.skip() for _ in range(5))
+        return self._shown(there[0])
+
+    def _made(self, history: "list[Pair]", make: "Callable[[], Pair] | str") -> tuple[Any, ...]:
+        """Return what the page shows of a pair that is made now, or the fault (`make`, where that is known before)."""
+        import gradio as gr
+
         made: list[Pair] = []
-        studio = self.studio
-        fault = _caught(
-            lambda: made.append(studio.make(self.ask(text, mask, seed, steps, said), tell or (lambda *_: None)))
-        )
+        fault = make if isinstance(make, str) else _caught(lambda: made.append(make()))
         if fault:
             return fault, *(gr.skip() for _ in range(7))
         history = [*history, made[0]][-HISTORY:]

@@ -46,10 +46,19 @@ def questions(pair: "Pair", levels: dict[str, tuple[str, ...]]) -> list[Question
 def focus(pair: "Pair") -> tuple[str, int] | None:
     """Return name and value of the label to ask about: a finding by its name, else the smallest that is there."""
     for one in pair.legend:
-        if any(word in one.name.lower() for word in _FOCUS):
+        if is_finding(one.name):
             return one.name, one.value
     there = sorted((one for one in pair.legend if one.ml > 0), key=lambda one: one.ml)
     return (there[0].name, there[0].value) if there else None
+
+
+def is_finding(name: str) -> bool:
+    """True for the name of a label or attribute that tells of a finding.
+
+    >>> is_finding("white matter lesion"), is_finding("wm")
+    (True, False)
+    """
+    return any(word in name.lower() for word in _FOCUS)
 
 
 def side_of(found: np.ndarray, body: np.ndarray, affine: np.ndarray) -> str:
@@ -109,4 +118,4 @@ def _of_mask(mask: "Volume", name: str, value: int) -> Iterator[Question]:
 
 def _seen_in(name: str) -> bool:
     """True for attributes that a picture shows; how strong or how many is asked of the mask."""
-    return not any(word in name.lower() for word in _FOCUS)
+    return not is_finding(name)

@@ -58,7 +58,7 @@ class Pair:
 
         told = {**plain(sample.provenance), "synthetic": True, "notice": NOTICE}
         return cls.written(
-            f"{sample.provenance.case}_seed{ask.seed}",
+            f"{sample.provenance.case}_seed{ask.seed}" + (f"_placed{len(ask.placed)}" if ask.placed else ""),
             (sample.image, sample.mask),
             (schema.channels, schema.labels),
             place,

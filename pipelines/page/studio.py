@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.page.pictures import NOTICE
+from pipelines.spots import Spot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from synth.denoiser import Denoise
     from synth.generator import Generator
     from synth.model import Model
+    from synth.sample import Sample
 
 LARGEST_SEED = 2**31 - 1
 LARGEST_UPLOAD_BYTES = 64 << 20
@@ -34,13 +36,14 @@ Tell = Callable[[float, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a visitor asks for; absent is None or missing."""
+    """What a visitor asks for, and what was placed in it since; absent is None or missing."""
 
     text: str | None = None
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     mask: Path | None = None
     seed: int = 0
     steps: int | None = None
+    placed: tuple[Spot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,23 +141,35 @@ class Studio:
 
     def make(self, ask: Ask, tell: Tell = lambda share, words: None) -> "Pair":
         """Return the pair of an ask, its files written. Errors: SynthError, in words for who uploaded the mask."""
-        import torch
-
         from pipelines.asks import Asks
-        from pipelines.page.pairs import Pair
-        from synth.generator import Sampling, Seed
+        from synth.generator import Seed
 
         job = self._job(ask)
-        # of the thread: the pools of web servers call from many, and bytes must not depend on their number
-        torch.set_num_threads(1)
-        with _named(ask.mask), self._lock:
+        with _named(ask.mask), self.sampling(ask.steps, tell) as generator:
             asks = Asks(job, self.generator)
             asks.check(1)
-            sampling = Sampling(sampler=Watched(self.generator.model, ask.steps, tell), steps=ask.steps)
-            generator = self.generator.with_sampling(sampling)
             sample = next(generator.generate([asks.condition(0)], seeds=[Seed(ask.seed)]))
-            place = self._place()
-            return Pair.of_sample(sample, self.schema, place, ask=ask)
+            return self.keep(sample, ask)
+
+    @contextmanager
+    def sampling(self, steps: int | None, tell: Tell) -> "Iterator[Generator]":
+        """Give the generator that tells its progress, to one visitor at a time."""
+        import torch
+
+        from synth.generator import Sampling
+
+        # of the thread: the pools of web servers call from many, and bytes must not depend on their number
+        torch.set_num_threads(1)
+        with self._lock:
+            yield self.generator.with_sampling(
+                Sampling(sampler=Watched(self.generator.model, steps, tell), steps=steps)
+            )
+
+    def keep(self, sample: "Sample", ask: Ask) -> "Pair":
+        """Return the pair of a sample, its files written."""
+        from pipelines.page.pairs import Pair
+
+        return Pair.of_sample(sample, self.schema, self._place(), ask=ask)
 
     def _job(self, ask: Ask) -> Any:
         from pipelines.asks import Job, MaskFile
@@ -252,10 +267,17 @@ def how(ask: Ask, model: str) -> tuple[str, str]:
     if ask.steps is not None:
         words += ["--steps", str(ask.steps)]
     sampling = "" if ask.steps is None else f".with_sampling(synth.Sampling(steps={ask.steps}))"
-    lines = ["import synth", "import torch", "", "torch.set_num_threads(1)  # bytes depend on it"]
+    from pipelines.page.placing import command_of, python_of
+
+    placed = python_of(ask)
+    lines = ["import synth", "import torch", ""]
+    if placed:
+        lines[2:2] = ["from synth.editing import Inpaint, changed, place_label"]
+    lines.append("torch.set_num_threads(1)  # bytes depend on it")
     lines.append(f"generator = synth.load({model!r}){sampling}")
     if ask.mask is not None:
         lines.append("labels = generator.model.recipe.schema.label_values")
     lines.append(f"ask = synth.Condition({', '.join(asked)})")
     lines.append(f"sample = next(generator.generate([ask], seeds=[{ask.seed}]))  # {NOTICE}")
-    return shlex.join(words), "\n".join(lines)
+    lines += placed
+    return shlex.join(words) + command_of(ask, model), "\n".join(lines)

@@ -59,8 +59,8 @@ PUBLIC = {
     ],
 }
 VERBS = [
-    *("bench", "cohort", "compare", "demo", "evaluate", "export", "generate", "info", "merge", "prepare", "quickstart"),
-    *("release", "reproduce", "train"),
+    *("bench", "cohort", "compare", "demo", "edit", "evaluate", "export", "generate", "info", "merge", "prepare"),
+    *("quickstart", "release", "reproduce", "train"),
 ]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 

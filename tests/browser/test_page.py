@@ -1,9 +1,7 @@
 """The page in a real browser: it draws, asks, refuses, teaches and downloads, and reaches for nothing elsewhere."""
 
-import io
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,28 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = next(
-    (found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None
-)
-WAIT_MS = 180_000  # a busy machine draws slowly
+from tests.browser.chromium import WAIT_MS, pixels
 
+ROOT = Path(__file__).parents[2]
 pytest.importorskip("gradio", reason="the page's extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt install chromium-headless-shell)"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(lesion_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page of the tiny model, served by the command."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     log = tmp_path_factory.mktemp("page") / "log"
-    command = [sys.executable, "-m", "pipelines", "demo", str(model), "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines", "demo", str(lesion_model), "--port", str(port)]
     with log.open("w") as file:
         server = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -51,15 +42,6 @@ def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     finally:
         server.terminate()
         server.wait(60)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=WAIT_MS)
-        yield one
-        one.close()
 
 
 @pytest.fixture
@@ -77,17 +59,6 @@ def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator
     yield one
     context.close()
     assert strange == []
-
-
-def pixels(page: Any, where: str) -> np.ndarray:
-    """What the canvas shows, read in the task that drew it: its buffer is gone after."""
-    import base64
-
-    from PIL import Image
-
-    read = "canvas => { canvas.viewer.drawScene(); return canvas.toDataURL('image/png').split(',')[1]; }"
-    picture = page.locator(f"{where} canvas").evaluate(read)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")).astype(int)
 
 
 def made(page: Any, button: str = "#make", times: int = 1) -> np.ndarray:
@@ -153,6 +124,43 @@ def test_uploads_good_and_bad(page: Any, dataset: Path, tmp_path: Path) -> None:
     page.wait_for_selector("#upload >> text=c00")
     made(page)
     assert "mask given" in page.inner_text("#facts") and page.inner_text("#fault").strip() == ""
+
+
+def test_a_lesion_is_placed_by_a_click_and_undone(page: Any, dataset: Path) -> None:
+    page.set_input_files("#upload input[type=file]", str(dataset / "labelsTr" / "c00.nii.gz"))
+    page.wait_for_selector("#upload >> text=c00")
+    before = made(page)
+    page.select_option("#viewer [data-v=plane]", "axial")
+    page.wait_for_timeout(500)
+    box = page.locator("#viewer canvas").bounding_box()
+    # a voxel of the shell half way between the core and the border, in the slice that is shown
+    spot = page.locator("#viewer canvas").evaluate(
+        """canvas => {
+          const nv = canvas.viewer, mask = nv.volumes[1], { dpr } = nv.uiData;
+          for (let x = 0; x < canvas.width; x += 4) for (let y = 0; y < canvas.height; y += 4) {
+            const frac = nv.screenXY2TextureFrac(x, y, nv.tileIndex(x, y), false);
+            if (frac[0] < 0) continue;
+            const voxel = nv.frac2vox(frac);
+            if (mask.getValue(...voxel) === 3) return [x / dpr, y / dpr];
+          }
+        }"""
+    )
+    where = (box["x"] + spot[0], box["y"] + spot[1])
+    page.mouse.click(*where)
+    page.wait_for_timeout(1000)
+    assert page.locator("#viewer .nv").get_attribute("data-case") == "syn_00000_seed0"  # a plain click moves, no more
+    page.locator("#place-by-click input").check()
+    page.mouse.click(*where)
+    page.wait_for_selector("#viewer .nv[data-case='syn_00000_seed0_placed1']")
+    assert page.inner_text("#fault").strip() == ""
+    after = pixels(page, "#viewer")
+    page.click("#undo-place")
+    page.wait_for_selector("#viewer .nv[data-case='syn_00000_seed0']")
+    assert np.abs(after - pixels(page, "#viewer")).mean() > 0.05
+    page.locator("h1").click()
+    page.keyboard.press("l")  # at the crosshair, where it stands after the click
+    page.wait_for_selector("#viewer .nv[data-case='syn_00000_seed0_placed1']")
+    assert before.size
 
 
 def test_a_case_is_asked_answered_and_revealed(page: Any) -> None:

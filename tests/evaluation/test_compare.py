@@ -40,12 +40,12 @@ def test_a_figure_without_a_better_way_makes_neither_set_better() -> None:
     found = compare(*sides)
     assert found.rows[0].better is None and found.rows[0].interval is not None
     assert "no better way" in found.markdown() and "undecided" not in found.markdown()
+
+
 def test_a_control_is_better_neither_way() -> None:
     sides = []
     for value in (0.5, 0.9):
-        made = Report(
-            "phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, "", "AUC", (value, value + 0.1))}
-        )
+        made = Report("phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, "", "AUC", (value, value + 0.1))})
         assert "near the floor" in page(made, with_real=False)
         sides.append(json.loads(json.dumps(made.plain())))
     (row,) = compare(*sides).rows

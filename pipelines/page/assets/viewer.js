@@ -35,6 +35,17 @@ const attach = async () => {
   state.nv = nv;
   state.canvas = canvas;
   canvas.viewer = nv; // for scripts of a page around it, and tests
+  canvas.place = () => {
+    if (nv.volumes.length) trigger("select", { mm: Array.from(nv.frac2mm(nv.scene.crosshairPos)).slice(0, 3) });
+  };
+  canvas.addEventListener("mousedown", (event) => (state.down = [event.offsetX, event.offsetY]));
+  // the press has moved the crosshair already; a drag, another button or the rendering place nothing
+  canvas.addEventListener("click", (event) => {
+    const [x, y] = [event.offsetX, event.offsetY];
+    const still = state.down && Math.hypot(x - state.down[0], y - state.down[1]) < 4;
+    const placing = canvas.closest("[data-placing='true']");
+    if (placing && still && nv.inRenderTile(x * nv.uiData.dpr, y * nv.uiData.dpr) < 0) canvas.place();
+  });
   return nv;
 };
 
@@ -202,7 +213,9 @@ if (!window.synthKeys) {
   window.synthKeys = true;
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
-    const button = { g: "make", n: "next-seed", p: "previous-seed" }[event.key];
+    const button = {
+      g: "make", n: "next-seed", p: "previous-seed", l: "place-here", u: "undo-place",
+    }[event.key];
     if (button && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) document.getElementById(button)?.click();
   });
 }

@@ -1,0 +1,236 @@
+"""synth edit: given pairs with their masks changed, the images made anew where the masks changed and kept elsewhere."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from synth.sampler import SamplerName
+
+if TYPE_CHECKING:
+    from pipelines.asks import Job
+    from pipelines.samples import Worker
+    from pipelines.spots import Spot
+    from synth.volume import Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Write the pairs of IMAGES with their masks changed, images made anew by MODEL where the masks changed.
+
+    Beyond a margin around the change every voxel is the given image's own, so what that shows of a patient stays.
+    The same command again completes a set that was cut short.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A model folder, or the name of a bundled model."""
+    images: Path
+    """The pairs to edit: a dataset in any layout, or a folder of volumes with their masks."""
+    out: Path
+    """Folder to write, in nnU-Net's layout."""
+    task: Literal["inpaint"] = "inpaint"
+    """What is done: inpaint makes the images anew where their masks changed."""
+    masks: Path | None = None
+    """Changed masks, of the same case names."""
+    place: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Instead of --masks: LABEL@i,j,k:ML, a blob of a label put into every mask at a voxel (repeatable, in turn)."""
+    margin_mm: float = 8.0
+    """How far beyond the change an image may change."""
+    text: str | None = None
+    """What the images show, in words."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Attributes, name=value (repeatable)."""
+    seed: int = 0
+    """Image i has the seed (SEED, i, 0), the k-th blob the shape of SEED + k."""
+    steps: int | None = None
+    """Sampling steps; the model's own otherwise."""
+    sampler: SamplerName | None = None
+    """Sampler; the model's own otherwise."""
+    guidance: float | None = None
+    """Guidance scale of every condition; 1 is the plain model."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i; auto takes a GPU where there is one."""
+
+    def run(self) -> int:
+        """Edit what is missing; nothing is written where an option or a mask is wrong."""
+        from pipelines.progress import progress
+        from pipelines.records import finish_set
+        from pipelines.samples import Worker
+        from pipelines.workers import alone
+
+        self._check()
+        worker = Worker(self._job())
+        pairs = Pairs(self, worker)
+        worker.check(pairs.count)
+        for index in range(pairs.count):  # before any is made: an hour in is late for a wrong mask
+            pairs.check(index)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            self._claim(worker)
+            done = worker.finished()
+            todo = [index for index in range(pairs.count) if index not in done]
+            if todo:
+                worker.writer.reopen()
+            with progress("edits", len(todo)) as bar:
+                for index in todo:
+                    pairs.make(index)
+                    bar.advance()
+            finish_set(self.out, worker.facts, worker.generator.model.seen, pairs.count)
+        print(f"{pairs.count} edited pairs in {self.out}; beyond {self.margin_mm:g} mm they are the given images")
+        return 0
+
+    def spots(self) -> "list[Spot]":
+        """Return what is placed, in turn. Errors: ConfigError."""
+        from pipelines.spots import Spot
+
+        return [Spot.parse(text, seed=self.seed + number) for number, text in enumerate(self.place)]
+
+    def _check(self) -> None:
+        """Errors: ConfigError, OutputError for options that do not go together."""
+        from pipelines.generate import LARGEST_GUIDANCE, LARGEST_STEPS
+        from synth.errors import ConfigError, OutputError
+
+        if (self.masks is None) == (not self.place):
+            raise ConfigError("give --masks, a folder of changed masks, or --place, what to put into them; not both")
+        if not 0 < self.margin_mm < math.inf:
+            raise ConfigError(f"--margin-mm is {self.margin_mm}; give more than 0")
+        if self.steps is not None and self.steps > LARGEST_STEPS:
+            raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
+        if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:
+            raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
+        self.spots()
+        out = self.out.resolve()
+        for given in (self.images, self.masks):
+            place = None if given is None else given.resolve()
+            if place is not None and (out == place or place in out.parents or out in place.parents):
+                raise OutputError(f"--out {self.out} and {given} lie in one another; give another --out")
+
+    def _job(self) -> "Job":
+        from pipelines.asks import Job, mask_files
+        from pipelines.machine import device_of
+        from synth.errors import DataError
+        from synth.formats import read
+
+        bare = next((case.id for case in read(self.images).cases if case.mask is None), None)
+        if bare is not None:
+            raise DataError(f"{self.images}: case {bare} has no mask; an edit begins with one, so give it or drop it")
+        return Job(
+            model=self.model,
+            out=str(self.out),
+            text=self.text,
+            set=self.set,
+            spread=(),
+            seed=self.seed,
+            steps=self.steps,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            window=None,
+            masks=mask_files(self.masks or self.images),
+            device=str(device_of(self.device)),
+        )
+
+    def _claim(self, worker: "Worker") -> None:
+        """Keep the ask beside the output. Errors: OutputError where that holds another one, or anything else."""
+        import hashlib
+
+        from pipelines.evidence import digests
+        from pipelines.records import REQUEST
+        from synth.errors import OutputError
+        from synth.io import write_bytes
+
+        given = hashlib.sha256(json.dumps(digests(self.images)).encode()).hexdigest()
+        told = {"task": self.task, "margin_mm": self.margin_mm, "place": list(self.place), "images": given}
+        asked = json.dumps({**worker.request(), "edit": told}, sort_keys=True, indent=1) + "\n"
+        path = self.out / REQUEST
+        if path.is_file():
+            if path.read_text(encoding="utf-8") != asked:
+                raise OutputError(f"{self.out} was begun with another ask; give another --out")
+        elif any(self.out.iterdir()):
+            raise OutputError(f"{self.out} is not empty; give another --out")
+        else:
+            write_bytes(path, asked.encode())
+
+
+class Pairs:
+    """The pairs of a dataset with their masks before and after, and how each is edited and written."""
+
+    def __init__(self, how: Edit, worker: "Worker") -> None:
+        from pipelines.evidence import require_order
+        from synth.formats import read
+
+        self.how, self.worker, self.spots = how, worker, how.spots()
+        self.dataset = read(how.images)
+        require_order(how.images, self.dataset.channels, worker.asks.schema.channels)
+        self.changed = {one.case: one for one in worker.job.masks} if how.masks is not None else {}
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return len(self.dataset.cases)
+
+    def check(self, index: int) -> None:
+        """Errors: DataError, ConditionError, GeometryError for what cannot be edited, with its case."""
+        from synth.errors import ConditionError, SynthError
+
+        case = self.dataset.cases[index].id
+        try:
+            _, *masks = self._masks(index)
+            for before, after in zip(masks[:-1], masks[1:], strict=True):
+                before.require_same_geometry(after, case=case)
+                if not (before.data != after.data).any():
+                    raise ConditionError("the mask did not change, so nothing is to be edited")
+        except SynthError as error:
+            raise type(error)(f"case {case}: {error}") from error
+
+    def make(self, index: int) -> None:
+        """Edit and write pair `index`; its record comes last."""
+        from pipelines.records import record_path
+        from synth.config import plain
+        from synth.editing import Inpaint, changed
+        from synth.formats.writing import Told
+        from synth.generator import Seed
+        from synth.io import write_bytes
+        from synth.sample import Condition
+
+        asks = self.worker.asks
+        image, *masks = self._masks(index)
+        sample: Any = None
+        for before, after in zip(masks[:-1], masks[1:], strict=True):
+            ask = Condition(mask=after, image=image, text=asks.text(index), attributes=asks.attributes(index))
+            edit = Inpaint(region=changed(before, after), margin_mm=self.how.margin_mm)
+            seed = Seed(self.how.seed, index)
+            sample = next(self.worker.generator.generate([ask], seeds=[seed], edit=edit))
+            image = sample.image
+        row: dict[str, Any] = {**plain(sample.provenance), "synthetic": True}
+        if self.spots:
+            row["condition"]["edit"]["placed"] = [spot.spelled for spot in self.spots]
+        row["files"] = self.worker.writer.add(row["case"], sample.image, sample.mask, Told.of(row))
+        write_bytes(record_path(self.how.out, index), json.dumps(row, sort_keys=True).encode())
+
+    def _masks(self, index: int) -> "list[Volume]":
+        """Return the image, its mask, and the mask after each change, labels as the model numbers them."""
+        from synth.data.reading import read_image, read_labels, read_mask
+        from synth.editing import place_label
+        from synth.errors import DataError, nearest
+
+        case = self.dataset.cases[index]
+        image = read_image(case, self.dataset, varied=False)
+        out = [image, self._named(read_mask(case, self.dataset, image), case.id)]
+        for spot in self.spots:
+            out.append(place_label(out[-1], label=spot.label, at=spot.at, ml=spot.ml, seed=spot.seed))
+        if self.how.masks is not None:
+            if case.id not in self.changed:
+                raise DataError(f"--masks has no mask of that name; {nearest(case.id, self.changed)}")
+            path, labels, _, series = self.changed[case.id]
+            values = self.worker.asks.schema.label_values if labels is None else dict(labels)
+            out.append(self._named(read_labels(path, values, series), case.id))
+        return out
+
+    def _named(self, mask: "Volume", case: str) -> "Volume":
+        from synth.formats.writing import renumbered
+
+        values = self.worker.asks.schema.label_values
+        return mask.replace(data=renumbered(case, mask, values), labels=values)

@@ -1,0 +1,145 @@
+"""`synth edit`: masks changed by blobs or by files, what is kept, resumption, what is refused, and the page's command."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import synth
+from pipelines.cli import main, run
+from pipelines.page.placing import place
+from pipelines.page.studio import Ask, Studio, how
+
+
+@pytest.fixture(scope="module")
+def begun(lesion_model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs of the tiny model on masks with both labels."""
+    folder = tmp_path_factory.mktemp("edit")
+    (folder / "masks").mkdir()
+    for name in ("c00.nii.gz", "c01.nii.gz"):
+        shutil.copy(dataset / "labelsTr" / name, folder / "masks" / name)
+    out = folder / "out"
+    line = ["generate", str(lesion_model), "--out", str(out), "--count", "2", "--workers", "1", "--seed", "5"]
+    assert main([*line, "--masks", str(folder / "masks")]) == 0
+    return out
+
+
+def pair(folder: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image = synth.read(folder / "imagesTr" / f"syn_{index:05d}_0000.nii.gz")
+    return image.data, synth.read(folder / "labelsTr" / f"syn_{index:05d}.nii.gz").data
+
+
+def shell_of(folder: Path) -> str:
+    """A voxel that is shell in both pairs, as the command spells it."""
+    both = np.argwhere((pair(folder, 0)[1][0] == 1) & (pair(folder, 1)[1][0] == 1))
+    return ",".join(map(str, both[len(both) // 3]))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_blobs_are_placed_and_a_cut_run_completes(lesion_model: Path, begun: Path, tmp_path: Path) -> None:
+    spot = f"lesion@{shell_of(begun)}:0.1"
+    common = [str(lesion_model), "--images", str(begun), "--place", spot, "--seed", "5", "--margin-mm", "5"]
+    out = tmp_path / "edited"
+    assert run("edit", [*common, "--out", str(out)]) == 0
+    whole = content(out)
+    for index in range(2):
+        (old, before), (new, after) = pair(begun, index), pair(out, index)
+        grown = (after == 2) & (before != 2)
+        assert grown.any() and (before[grown] == 1).all() and (after[~grown] == before[~grown]).all()
+        assert 0 < (old != new).mean() < 0.9
+    rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert [row["case"] for row in rows] == ["syn_00000", "syn_00001"]
+    assert all(row["synthetic"] and row["mask_origin"] == "given" for row in rows)
+    assert rows[0]["condition"]["edit"]["task"] == "inpaint" and rows[0]["condition"]["edit"]["placed"] == [spot]
+    (out / "records" / "syn_00001.json").unlink()
+    (out / "imagesTr" / "syn_00001_0000.nii.gz").unlink()
+    assert run("edit", [*common, "--out", str(out)]) == 0 and content(out) == whole
+    assert run("edit", [*common, "--out", str(out), "--steps", "1"]) == 2  # another ask
+
+
+def test_changed_masks_are_followed_by_name(
+    lesion_model: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(begun / "labelsTr", tmp_path / "masks")
+    for index in range(2):
+        path = tmp_path / "masks" / f"syn_{index:05d}.nii.gz"
+        mask = synth.read(path, labels={"shell": 1, "lesion": 2})
+        table = np.array([0, 3, 200])  # a folder of volumes has the model's own values
+        data = table[mask.data].astype(np.uint8)
+        data[0][tuple(np.argwhere(mask.data[0] == 1)[4])] = 200
+        synth.write(synth.Volume(data, mask.affine), path)
+    common = [str(lesion_model), "--images", str(begun), "--seed", "5", "--margin-mm", "4"]
+    out = tmp_path / "edited"
+    assert run("edit", [*common, "--masks", str(tmp_path / "masks"), "--out", str(out)]) == 0
+    for index in range(2):
+        assert (pair(out, index)[1] != pair(begun, index)[1]).sum() == 1
+    (tmp_path / "masks" / "syn_00001.nii.gz").unlink()
+    assert run("edit", [*common, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "two")]) == 2
+    assert "syn_00001" in capsys.readouterr().err and not (tmp_path / "two").exists()
+    assert run("edit", [*common, "--masks", str(begun), "--out", str(tmp_path / "three")]) == 2
+    assert "did not change" in capsys.readouterr().err
+
+
+def test_wrong_asks_are_one_line_and_write_nothing(
+    lesion_model: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = shell_of(begun)
+    bad = {
+        (): "give --masks",
+        ("--place", "lesion"): "LABEL@i,j,k:ML",
+        ("--place", f"lesion@{there}:nan"): "LABEL@i,j,k:ML",
+        ("--place", f"leison@{there}:0.1"): "lesion",
+        ("--place", "lesion@0,0,0:0.1"): "no tissue",
+        ("--place", "lesion@900,0,0:0.1"): "outside",
+        ("--place", f"lesion@{there}:0.1", "--margin-mm", "nan"): "--margin-mm",
+        ("--place", f"lesion@{there}:0.1", "--set", "kind=zebra"): "zebra",
+        ("--place", f"lesion@{there}:0.1", "--masks", str(begun)): "not both",
+    }
+    for options, said in bad.items():
+        out = tmp_path / "out"
+        assert run("edit", [str(lesion_model), "--images", str(begun), "--out", str(out), *options]) == 2, options
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1, (options, told)
+        assert not out.exists()
+
+
+def test_reproduce_says_that_an_edit_needs_its_image(
+    lesion_model: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spot = f"lesion@{shell_of(begun)}:0.1"
+    out = tmp_path / "edited"
+    assert run("edit", [str(lesion_model), "--images", str(begun), "--place", spot, "--out", str(out)]) == 0
+    assert run("reproduce", [str(out), "--all", "--model", str(lesion_model)]) == 2
+    assert "is an edit" in capsys.readouterr().err
+
+
+def test_the_command_that_the_page_shows_makes_its_pair(
+    lesion_model: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "masks").mkdir()
+    mask = tmp_path / "masks" / "c00.nii.gz"
+    shutil.copy(dataset / "labelsTr" / "c00.nii.gz", mask)
+    studio = Studio(str(lesion_model), tmp_path / "files")
+    shown = studio.make(Ask(seed=7, mask=mask, text="a round thing", attributes={"kind": "b"}))
+    for ml in (0.1, 0.12):
+        _, labels = shown.volumes()
+        assert labels is not None
+        voxels = np.argwhere(labels.data[0] == 3)
+        mm = (labels.affine @ [*voxels[len(voxels) // 3], 1.0])[:3].tolist()
+        shown = place(studio, shown, {"label": "lesion", "ml": ml, "mm": mm})
+    assert shown.ask is not None
+    monkeypatch.chdir(tmp_path)
+    first, second = how(shown.ask, str(lesion_model))[0].splitlines()
+    assert main([*shlex.split(first)[1:], "--workers", "1"]) == 0
+    assert main(shlex.split(second)[1:]) == 0
+    image, labels = shown.volumes()
+    assert labels is not None
+    made, after = pair(tmp_path / "edited", 0)
+    np.testing.assert_array_equal(made, image.data)
+    np.testing.assert_array_equal(np.array([0, 3, 200])[after], labels.data)
