@@ -420,6 +420,13 @@ def test_sets_that_do_not_fit_the_real_data_are_refused(
         assert merge(given, "--into", real, *options, "--out", out) == 2
         assert words in refused(capsys) and not out.exists()
     says()
+    bare = Path(shutil.copytree(whole, tmp_path / "bare"))
+    for name in ("imagesTr/syn_00001_0000.nii.gz", "labelsTr/syn_00001.nii.gz"):
+        (bare / name).unlink()
+    info = json.loads((bare / "dataset.json").read_text())
+    (bare / "dataset.json").write_text(json.dumps({**info, "numTraining": 4}))
+    assert merge(bare, "--into", real, "--ratio", 0.5, "--out", out) == 2
+    assert "'syn_00001' stands in manifest.jsonl alone" in refused(capsys) and not out.exists()
     assert merge(whole, "--into", real, "--out", tmp_path / "mixed") == 2
     assert "name it DatasetNNN_NAME" in refused(capsys)
     assert merge(*shards, "--into", real, "--out", out) == 2
