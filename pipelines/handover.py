@@ -53,7 +53,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     rows, real, made = whole_set(folder), read(how.into), read(folder)
     patients, assumed = patients_of(real.cases, how.patients)
     wanted = round(how.ratio * len(real.cases))
-    chosen = _chosen(rows, wanted, real)
+    chosen = _chosen(rows, wanted, real, made)
     writer, as_stored = _writer(out, real, made)
     order = _channels(real, made)
     write_asked(out, how, rows, real)
@@ -89,7 +89,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     yield from commands(how.into.resolve().name, out, folder, dims=len(lie.median), folds=len(folds))
 
 
-def _chosen(rows: Sequence[dict[str, Any]], wanted: int, real: "Dataset") -> list[dict[str, Any]]:
+def _chosen(rows: Sequence[dict[str, Any]], wanted: int, real: "Dataset", made: "Dataset") -> list[dict[str, Any]]:
     """Return the first rows of a set, as many as wanted. Errors: ConfigError, DataError."""
     from synth.errors import ConfigError, DataError
 
@@ -102,6 +102,9 @@ def _chosen(rows: Sequence[dict[str, Any]], wanted: int, real: "Dataset") -> lis
             f"--ratio asks for {wanted} synthetic cases beside {len(real.cases)} real ones, the set has {len(rows)}; "
             f"give up to {most:.4g}, or generate more"
         )
+    there = {case.id for case in made.cases}
+    if absent := [row["case"] for row in rows[:wanted] if row["case"] not in there]:
+        raise DataError(f"{made.root}: case {absent[0]!r} stands in manifest.jsonl alone; generate the set again")
     return list(rows[:wanted])
 
 

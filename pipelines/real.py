@@ -85,17 +85,17 @@ class RealOptions:
 
     def require_others(self, prepared: "Prepared", made: "Sequence[Judged]") -> None:
         """Errors: ConfigError where samples are volumes of --real, voxel for voxel: they were judged by themselves."""
-        from evaluation.privacy.checks import same_voxels
+        from evaluation.privacy.checks import digest
         from pipelines.evidence import real_set
         from synth.errors import ConfigError
 
         if self.real is None:
             return
         cases = prepared.cases if self.training is None else prepared.split("test")
-        same = same_voxels(made, list(real_set(prepared, cases)))
-        if same:
+        known = {digest(item) for item in real_set(prepared, cases)}
+        if same := [item.case for item in made if digest(item) in known]:
             raise ConfigError(
-                f"{len(same)} of {len(made)} samples, {made[same[0]].case} first, are volumes of --real {self.real} "
+                f"{len(same)} of {len(made)} samples, {same[0]} first, are volumes of --real {self.real} "
                 "voxel for voxel, and would be judged by themselves; give other real volumes"
             )
 

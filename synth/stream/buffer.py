@@ -80,10 +80,12 @@ class Buffer:
         path = self.folder / REQUEST
         if not path.is_file():
             there = [found.name for found in self.folder.iterdir()] if self.folder.is_dir() else []
-            if any(not name.startswith(f".{REQUEST}.") for name in there):  # a kill while it was written leaves that
+            others = [name for name in there if not name.startswith(f".{REQUEST}.")]  # which a kill leaves half
+            if others and not path.is_file():  # another leading process may have claimed it just now
                 raise OutputError(f"buffer {self.folder} is not empty and no buffer; give another folder")
-            publish(path, (json.dumps(request, sort_keys=True, indent=1) + "\n").encode())
-            return
+            if not path.is_file():
+                publish(path, (json.dumps(request, sort_keys=True, indent=1) + "\n").encode())
+                return
         self.check(request)
 
     def check(self, request: Mapping[str, Any]) -> None:
