@@ -118,9 +118,12 @@ def test_the_first_attempt_above_every_cut_is_taken_and_the_others_counted(
     assert not list(whole.rglob("*.rejected"))
 
 
-def test_workers_and_shards_change_no_byte(model: Path, whole: Path, picky: tuple[Path, Cuts], tmp_path: Path) -> None:
+def test_workers_change_no_byte(model: Path, whole: Path, picky: tuple[Path, Cuts], tmp_path: Path) -> None:
     assert accept(model, tmp_path / "two", picky[0], "--workers", 2, "--batch", 1) == 0
     assert content(tmp_path / "two") == content(whole)
+
+
+def test_shards_change_no_byte(model: Path, whole: Path, picky: tuple[Path, Cuts], tmp_path: Path) -> None:
     parts = [tmp_path / f"part{shard}" for shard in range(2)]
     for shard, part in enumerate(parts):
         assert accept(model, part, picky[0], "--shard", f"{shard}/2") == 0
