@@ -120,22 +120,25 @@ def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
     offer = offered(calls.studio)
     if offer is None:
         return None
-    with gr.Group(elem_id="placing"), gr.Row(equal_height=True):
-        label = gr.Dropdown(list(offer.labels), value=offer.labels[0], label="Place", min_width=110)
-        ml = gr.Slider(
-            offer.low_ml,
-            offer.high_ml,
-            value=offer.first_ml,
-            step=offer.low_ml / 2,
-            label="Size in ml",
-            min_width=150,
-            elem_id="place-ml",
-        )
-        by_click = gr.Checkbox(
-            label="a click in a slice places it", value=False, elem_id="place-by-click", min_width=150
-        )
-        here = gr.Button("At the crosshair (l)", elem_id="place-here", min_width=120)
-        undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90)
+    single = len(offer.labels) == 1
+    with gr.Group(elem_id="placing"):
+        with gr.Row():
+            label = gr.Dropdown(
+                list(offer.labels), value=offer.labels[0], label="Place", min_width=140, visible=not single
+            )
+            ml = gr.Slider(
+                offer.low_ml,
+                offer.high_ml,
+                value=offer.first_ml,
+                step=offer.low_ml / 2,
+                label=f"Place a {offer.labels[0]}: its size in ml" if single else "Its size in ml",
+                min_width=240,
+                elem_id="place-ml",
+            )
+        with gr.Row():
+            by_click = gr.Checkbox(label="a click in a slice places it", elem_id="place-by-click", min_width=220)
+            here = gr.Button("Place at the crosshair (l)", elem_id="place-here", min_width=170, size="sm")
+            undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90, size="sm")
     by_click.change(None, by_click, None, js="on => { document.getElementById('viewer').dataset.placing = on; }")
     here.click(None, None, None, js="() => { document.querySelector('#viewer canvas').place?.(); }")
     return label, ml, undo
