@@ -102,13 +102,7 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
 
     chosen.__annotations__["event"] = gr.SelectData  # read by gradio, which does not see names of this scope
     if placing is not None:
-        label, ml, undo = placing
-        shown.select(
-            calls.with_place(gr), [history, current, label, ml], [*shows, history, made], show_progress_on=[shown]
-        ).then(calls.downloads, current, files, show_progress="hidden")
-        undo.click(calls.undo, [history, current], shows, show_progress="hidden").then(
-            calls.downloads, current, files, show_progress="hidden"
-        )
+        _wire_placing(gr, calls, placing, shows, (history, made, files))
     made.select(chosen, history, shows).then(calls.downloads, current, files, show_progress="hidden")
 
 
@@ -142,6 +136,17 @@ def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
     by_click.change(None, by_click, None, js="on => { document.getElementById('viewer').dataset.placing = on; }")
     here.click(None, None, None, js="() => { document.querySelector('#viewer canvas').place?.(); }")
     return label, ml, undo
+
+
+def _wire_placing(gr: Any, calls: Callbacks, placing: Any, shows: list[Any], kept: tuple[Any, Any, Any]) -> None:
+    """Let a place that the viewer tells make a pair anew, and undo show the one before; downloads follow."""
+    (label, ml, undo), (_, shown, *_, current), (history, made, files) = placing, shows, kept
+    placed = shown.select(
+        calls.with_place(gr), [history, current, label, ml], [*shows, history, made], show_progress_on=[shown]
+    )
+    undone = undo.click(calls.undo, [history, current], shows, show_progress="hidden")
+    for event in (placed, undone):
+        event.then(calls.downloads, current, files, show_progress="hidden")
 
 
 def _widgets(gr: Any, attribute: Any) -> list[Any]:
