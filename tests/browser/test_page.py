@@ -138,7 +138,8 @@ def test_a_lesion_is_placed_by_a_click_and_undone(page: Any, dataset: Path) -> N
         """canvas => {
           const nv = canvas.viewer, mask = nv.volumes[1], { dpr } = nv.uiData;
           for (let x = 0; x < canvas.width; x += 4) for (let y = 0; y < canvas.height; y += 4) {
-            const frac = nv.screenXY2TextureFrac(x, y, nv.tileIndex(x, y), false);
+            const tile = nv.tileIndex(x, y);
+            const frac = tile < 0 ? [-1] : nv.screenXY2TextureFrac(x, y, tile, false);
             if (frac[0] < 0) continue;
             const voxel = nv.frac2vox(frac);
             if (mask.getValue(...voxel) === 3) return [x / dpr, y / dpr];
