@@ -56,9 +56,16 @@ class Turned:
         spacing = [*spacing_mm, *[1.0] * 3][:3] if len(spacing_mm) == mask.ndim else [1.0] * 3
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = [-step * (n - 1) / 2 for step, n in zip(spacing, (*mask.shape, 1))]
-        parts = (_packed(part, affine) for part in (grey, mask.astype(np.uint8)))
         at = affine @ [*[*_centre(mask), 0][:3], 1.0]
-        return cls(caption, *parts, tuple(labels), tuple(at[:3].tolist()), mask.ndim == 2, inside)
+        return cls(
+            caption,
+            _packed(grey, affine),
+            _packed(mask.astype(np.uint8), affine),
+            tuple(labels),
+            at=tuple(at[:3].tolist()),
+            flat=mask.ndim == 2,
+            inside=inside,
+        )
 
     @property
     def size(self) -> int:

@@ -102,13 +102,7 @@ def _make_tab(gr: Any, calls: Callbacks) -> None:
 
     chosen.__annotations__["event"] = gr.SelectData  # read by gradio, which does not see names of this scope
     if placing is not None:
-        label, ml, undo = placing
-        shown.select(
-            calls.with_place(gr), [history, current, label, ml], [*shows, history, made], show_progress_on=[shown]
-        ).then(calls.downloads, current, files, show_progress="hidden")
-        undo.click(calls.undo, [history, current], shows, show_progress="hidden").then(
-            calls.downloads, current, files, show_progress="hidden"
-        )
+        _wire_placing(gr, calls, placing, shows, (history, made, files))
     made.select(chosen, history, shows).then(calls.downloads, current, files, show_progress="hidden")
 
 
@@ -120,25 +114,39 @@ def _placing(gr: Any, calls: Callbacks) -> tuple[Any, Any, Any] | None:
     offer = offered(calls.studio)
     if offer is None:
         return None
-    with gr.Group(elem_id="placing"), gr.Row(equal_height=True):
-        label = gr.Dropdown(list(offer.labels), value=offer.labels[0], label="Place", min_width=110)
-        ml = gr.Slider(
-            offer.low_ml,
-            offer.high_ml,
-            value=offer.first_ml,
-            step=offer.low_ml / 2,
-            label="Size in ml",
-            min_width=150,
-            elem_id="place-ml",
-        )
-        by_click = gr.Checkbox(
-            label="a click in a slice places it", value=False, elem_id="place-by-click", min_width=150
-        )
-        here = gr.Button("At the crosshair (l)", elem_id="place-here", min_width=120)
-        undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90)
+    single = len(offer.labels) == 1
+    with gr.Group(elem_id="placing"):
+        with gr.Row():
+            label = gr.Dropdown(
+                list(offer.labels), value=offer.labels[0], label="Place", min_width=140, visible=not single
+            )
+            ml = gr.Slider(
+                offer.low_ml,
+                offer.high_ml,
+                value=offer.first_ml,
+                step=offer.low_ml / 2,
+                label=f"Place a {offer.labels[0]}: its size in ml" if single else "Its size in ml",
+                min_width=240,
+                elem_id="place-ml",
+            )
+        with gr.Row():
+            by_click = gr.Checkbox(label="a click in a slice places it", elem_id="place-by-click", min_width=220)
+            here = gr.Button("Place at the crosshair (l)", elem_id="place-here", min_width=170, size="sm")
+            undo = gr.Button("Undo (u)", elem_id="undo-place", min_width=90, size="sm")
     by_click.change(None, by_click, None, js="on => { document.getElementById('viewer').dataset.placing = on; }")
     here.click(None, None, None, js="() => { document.querySelector('#viewer canvas').place?.(); }")
     return label, ml, undo
+
+
+def _wire_placing(gr: Any, calls: Callbacks, placing: Any, shows: list[Any], kept: tuple[Any, Any, Any]) -> None:
+    """Let a place that the viewer tells make a pair anew, and undo show the one before; downloads follow."""
+    (label, ml, undo), (_, shown, *_, current), (history, made, files) = placing, shows, kept
+    placed = shown.select(
+        calls.with_place(gr), [history, current, label, ml], [*shows, history, made], show_progress_on=[shown]
+    )
+    undone = undo.click(calls.undo, [history, current], shows, show_progress="hidden")
+    for event in (placed, undone):
+        event.then(calls.downloads, current, files, show_progress="hidden")
 
 
 def _widgets(gr: Any, attribute: Any) -> list[Any]:

@@ -57,6 +57,7 @@ def place(studio: "Studio", pair: "Pair", spot: Mapping[str, Any], tell: Tell = 
         raise ConditionError("this model places no lesion; it knows no label of one, or follows no mask")
     with studio.sampling(ask.steps, tell) as generator:
         image, mask = pair.volumes()
+        assert mask is not None, "the pair has its file"
         one = _spot(spot, offer, ask, mask)
         new = place_label(mask, label=one.label, at=one.at, ml=one.ml, seed=one.seed)
         now = replace(ask, placed=(*ask.placed, one))
@@ -122,7 +123,7 @@ def _spot(said: Mapping[str, Any], offer: Offer, ask: Ask, mask: Any) -> Spot:
         raise ConditionError(f"label {label!r} cannot be placed; take {' or '.join(offer.labels)}")
     if not isinstance(ml, int | float) or not offer.low_ml <= ml <= offer.high_ml:
         raise ConditionError(f"the size is {ml} ml; give {offer.low_ml:g} to {offer.high_ml:g}")
-    if not _is_place(place):
+    if place is None or not _is_place(place):
         raise ConditionError("no place was said; click into a slice")
     voxel = np.rint(np.linalg.inv(mask.affine) @ [*(float(c) for c in place), 1.0])[: mask.spatial_dims]
     if not all(0 <= index < n for index, n in zip(voxel, mask.grid, strict=True)):

@@ -97,15 +97,9 @@ def _chosen(rank: np.ndarray, allowed: np.ndarray, count: int, centre: tuple[int
     """Return the `count` lowest ranks of what is connected to the centre through allowed voxels."""
     from scipy import ndimage
 
-    parts = np.asarray(ndimage.label(allowed & np.isfinite(rank) | _only(centre, rank.shape))[0])
-    order = np.where(parts == parts[centre], rank, np.inf)
+    seed = np.zeros(rank.shape, dtype=bool)
+    seed[centre] = True
+    # what grows from the centre is its connected part
+    order = np.where(ndimage.binary_propagation(seed, mask=allowed & np.isfinite(rank) | seed), rank, np.inf)
     limit = np.partition(order, min(count, order.size) - 1, axis=None)[min(count, order.size) - 1]
-    chosen = (order <= limit) & (order < np.inf)
-    pieces = np.asarray(ndimage.label(chosen)[0])
-    return pieces == pieces[centre]
-
-
-def _only(centre: tuple[int, ...], grid: tuple[int, ...]) -> np.ndarray:
-    out = np.zeros(grid, dtype=bool)
-    out[centre] = True
-    return out
+    return np.asarray(ndimage.binary_propagation(seed, mask=(order <= limit) & (order < np.inf)))

@@ -122,6 +122,18 @@ def test_a_model_without_findings_offers_nothing(model: Path, calls: Callbacks, 
     assert offer is not None and offer.labels == ("lesion",) and 0 < offer.low_ml < offer.first_ml < offer.high_ml
 
 
+def test_the_page_shows_the_tool_only_where_it_works(calls: Callbacks, model: Path, tmp_path: Path) -> None:
+    from pipelines.page.app import build
+
+    assert calls.studio is not None
+    shown = [
+        {block.elem_id for block in build(studio, None, uploads=tmp_path).blocks.values()}
+        for studio in (calls.studio, Studio(str(model), tmp_path))
+    ]
+    tool = {"placing", "place-ml", "place-by-click", "place-here", "undo-place"}
+    assert tool <= shown[0] and not tool & shown[1]
+
+
 def test_the_bundled_model_offers_its_lesions() -> None:
     """Read from its recipe alone: the model needs not be loaded to know."""
     from synth.checkpoint import read_recipe

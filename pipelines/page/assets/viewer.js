@@ -133,9 +133,13 @@ const load = async () => {
   const ends = value.windows[channel][$("window").value] ?? value.windows[channel].auto;
   const volumes = [{ url: value.images[channel], cal_min: ends[0], cal_max: ends[1], colormap: "gray" }];
   if (value.mask) volumes.push({ url: value.mask, opacity: shade() });
+  const stem = value.case.replace(/_placed\d+$/, "");
+  const kept = state.stem === stem && nv.volumes.length ? Array.from(nv.scene.crosshairPos) : null;
   layout(); // first: every draw of a rendering costs, most where there is no GPU
   await nv.loadVolumes(volumes);
-  centre(value);
+  if (kept) nv.scene.crosshairPos = kept; // what was placed, or where another channel is looked at
+  else centre(value);
+  state.stem = stem;
   if (value.mask) paint();
   levels();
   state.drawn += 1;
