@@ -93,6 +93,7 @@ def _fault(found: dict[str, Any], form: Any) -> tuple[list[Any], str] | None:
         first = error.errors(include_url=False)[0]
     keys: list[Any] = []
     here: Any = found
+    part: Any
     for part in first["loc"]:  # the members of a union stand in it too, which are no keys
         if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
             keys.append(part)

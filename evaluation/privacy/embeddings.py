@@ -145,7 +145,9 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     to_all = [cdist(side, other) for side in (made, planted) for other in (train, held)]
     rest = rows.training[list(apart.rest)]
     sides = (rows.training[list(apart.left)], rows.holdout[list(apart.held)])
-    left = [cdist(*(whitened(x, DIMS, of=rest) for x in (side, rest))).min(axis=1) for side in sides if len(rest)]
+    left = [
+        cdist(whitened(side, DIMS, of=rest), whitened(rest, DIMS, of=rest)).min(axis=1) for side in sides if len(rest)
+    ]
     return Distances("features", *nearest, *to_all, *(left or (np.zeros(0), np.zeros(0))))
 
 

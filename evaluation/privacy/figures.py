@@ -49,7 +49,7 @@ def figures_of(folds: Sequence[Fold], view: View, design: Design, options: Optio
         name, left = design.left_out
         unit = f"of training patients left out told from hold-out by {name}; the interval is what chance gives"
         figures["left_out_control"] = Figure(
-            left.rate, sum(left.patients), None, unit, left.interval, left.expected, left.p_value
+            left.rate, sum(left.patients), "", unit, left.interval, left.expected, left.p_value
         )
     gate = design.gate
     if gate is None:
