@@ -116,7 +116,8 @@ def _arm(
     volumes = f"{one.real} real" + (f" + {one.synthetic} others" if one.synthetic else "")
     whose = ""
     if known is not None and arm in SYNTHETIC:
-        whose = f"; the generator had {known.generator} patients" if arm == "S" else f"; {known.short}"
+        claimed = "" if known.recorded else " as claimed"
+        whose = f"; {known.short}" if arm != "S" else f"; the generator had {known.generator} real patients{claimed}"
     report.metrics[f"utility.{family}.{name}"] = Figure(
         float(table.values.mean()),
         len(table.cases),
@@ -214,8 +215,13 @@ def _lesions(report: Report, arm: str, results: list[Result], dims: int, seed: i
 
 def _further(report: Report, scores: UtilityScores, seed: int) -> None:
     """Write the gain of R + S over R in every further score; above 0 is better, whichever way the score goes."""
-    segments = scores.config.task == "segmentation"
-    for name, one in further(scores, scores.cells()[0], "RS", "R", seed=seed).items():
+    segments, cell = scores.config.task == "segmentation", scores.cells()[0]
+    found = further(scores, cell, "RS", "R", seed=seed)
+    sizes = detection(results_of(scores, "R", cell)) if found else {}
+    for size in sizes:
+        if f"detection.{size}" not in found:
+            report.not_computed[f"utility.detection_gain.{size}"] = "fewer than 5 test patients have such lesions"
+    for name, one in found.items():
         score, _, size = name.partition(".")
         kind, unit = _kind(score, segments, scores.dims)
         unit = "share of lesions found" if score == "detection" else unit

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.functional import expected_calibration_error
-from evaluation.utility.compare import Comparison, Scores, adjusted, by_case, gain, ratio
+from evaluation.utility.compare import LEAST_PATIENTS, Comparison, Scores, adjusted, by_case, gain, ratio
 from evaluation.utility.config import COMPARED, NON_INFERIORITY
 from evaluation.utility.run import Cell, Result, UtilityScores
 from synth.errors import DataError
@@ -88,7 +88,7 @@ def compared(
 def further(scores: UtilityScores, cell: Cell, arm: str, other: str, *, seed: int) -> dict[str, Comparison]:
     """Return the gain of an arm in each further score and size of lesions, p adjusted over these: above 0 is better.
 
-    Empty where an arm was not trained. Errors: DataError for too few test patients.
+    Empty where an arm was not trained; scores and sizes that fewer than 5 test patients have are left out.
     """
     both = [results_of(scores, one, cell) for one in (arm, other)]
     if not all(both) or not {arm, other} <= set(scores.config.arms):
@@ -99,13 +99,13 @@ def further(scores: UtilityScores, cell: Cell, arm: str, other: str, *, seed: in
     found = {
         name: gain(name, one, than, seed=seed, better="lower" if name in LOWER else "higher")
         for name, (one, than) in pairs.items()
-        if one is not None and than is not None
+        if one is not None and than is not None and one.count >= LEAST_PATIENTS
     }
     return dict(zip(found, adjusted(list(found.values())), strict=True))
 
 
 def size_bins(sizes: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """Return name -> (from, to) of the sizes that hold LEAST_LESIONS or more; smaller groups join the next.
+    """Return name -> (from, to) of the sizes that hold LEAST_LESIONS or more; smaller groups join the next. One: any.
 
     >>> size_bins([0.05] * 6 + [0.5] * 2 + [3.0] * 4)
     {'small': (0.0, 0.1), 'medium_large_huge': (0.1, inf)}
@@ -117,7 +117,8 @@ def size_bins(sizes: Sequence[float]) -> dict[str, tuple[float, float]]:
         if counts[groups[-1]].sum() >= LEAST_LESIONS and counts[number:].sum() >= LEAST_LESIONS:
             groups.append([])
         groups[-1].append(number)
-    return {"_".join(SIZES[n] for n in group): (edges[group[0]], edges[group[-1] + 1]) for group in groups}
+    names = ["_".join(SIZES[n] for n in group) for group in groups] if len(groups) > 1 else ["any"]
+    return {name: (edges[group[0]], edges[group[-1] + 1]) for name, group in zip(names, groups, strict=True)}
 
 
 def in_ml(between: tuple[float, float], dims: int) -> str:

@@ -143,6 +143,19 @@ def test_every_further_score_is_compared_and_better_is_above_zero() -> None:
     assert further(scores, (1.0, 0.0), "RSA", "R", seed=0) == {}
 
 
+def test_lesions_of_few_patients_cost_no_other_figure() -> None:
+    scores = scored(UtilityConfig(arms=("R", "RS")))
+
+    def few(row: Any) -> Any:
+        return row if row["case"] in ("c0", "c1", "c2", "c3") else {**row, "lesions": []}
+
+    rows = tuple(replace(one, rows=tuple(few(row) for row in one.rows)) for one in scores.results)
+    report = judged(replace(scores, results=rows))
+    assert report.not_computed["utility.detection_gain.any"] == "fewer than 5 test patients have such lesions"
+    assert report.metrics["utility.detection.R.any"].interval is None and "utility.nsd_gain" in report.metrics
+    assert "utility" in report.verdicts and "utility.dice_gain" not in report.not_computed
+
+
 def test_exact_sizes_of_lesions_stay_inside() -> None:
     report = judged(scored(UtilityConfig(arms=("R", "RS"))))
     shared = json.dumps(report.plain())
@@ -160,7 +173,7 @@ def test_sizes_with_few_lesions_are_put_together() -> None:
         "large": (1.0, 10.0),
         "huge": (10.0, float("inf")),
     }
-    assert size_bins([30.0]) == {"small_medium_large_huge": (0.0, float("inf"))}
+    assert size_bins([30.0]) == {"any": (0.0, float("inf"))}
     rng = np.random.default_rng(0)
     for _ in range(50):
         sizes = rng.lognormal(0, 3, int(rng.integers(1, 40)))
