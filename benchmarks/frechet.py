@@ -194,9 +194,7 @@ def covered(
 
 def coverage(options: Options) -> dict[str, Any]:
     """Return coverage in all settings and its range."""
-    rows = [
-        covered(law, cohort, move, options.draws) for law in LAWS for cohort in COHORTS for move in MOVES
-    ]
+    rows = [covered(law, cohort, move, options.draws) for law in LAWS for cohort in COHORTS for move in MOVES]
     rows += [
         covered("falling", cohort, move, options.draws, exponential=True) for cohort in COHORTS[:3] for move in MOVES
     ]
