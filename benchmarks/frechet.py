@@ -42,6 +42,7 @@ SIZES = ((64, 800), (1280, 200), (2048, 500))
 """(features, samples a side) of the timings."""
 Law = Literal["flat", "falling"]
 Part = Literal["speed", "bias", "coverage", "directions", "kernel"]
+LAWS: tuple[Law, ...] = ("flat", "falling")
 Rows = np.ndarray
 COHORTS = ((16, 100, 1, 100), (16, 50, 2, 100), (16, 100, 3, 200), (16, 200, 4, 800), (64, 100, 2, 200),
            (64, 200, 2, 400), (64, 400, 2, 800))  # fmt: skip
@@ -129,7 +130,7 @@ def scales(law: Law, d: int) -> Rows:
 def bias(options: Options) -> list[dict[str, Any]]:
     """Mean distance of sets of one distribution, and of one moved, at 64 features."""
     found = []
-    for law, n in ((law, n) for law in ("flat", "falling") for n in (100, 200, 800)):
+    for law, n in ((law, n) for law in LAWS for n in (100, 200, 800)):
         sd = scales(law, 64)
         rows = []
         for seed in range(max(4, options.draws // 4)):
@@ -193,9 +194,7 @@ def covered(
 
 def coverage(options: Options) -> dict[str, Any]:
     """Return coverage in all settings and its range."""
-    rows = [
-        covered(law, cohort, move, options.draws) for law in ("flat", "falling") for cohort in COHORTS for move in MOVES
-    ]
+    rows = [covered(law, cohort, move, options.draws) for law in LAWS for cohort in COHORTS for move in MOVES]
     rows += [
         covered("falling", cohort, move, options.draws, exponential=True) for cohort in COHORTS[:3] for move in MOVES
     ]
@@ -215,7 +214,7 @@ def long_tailed(rng: np.random.Generator, n: int, d: int) -> Rows:
 def directions(options: Options) -> list[dict[str, Any]]:
     """Return coverage at few patients and many features, with and without leaving directions out."""
     found, d = [], 112
-    for n, law, tails in ((n, law, tails) for n in (50, 100, 200) for law in ("flat", "falling") for tails in (0, 1)):
+    for n, law, tails in ((n, law, tails) for n in (50, 100, 200) for law in LAWS for tails in (0, 1)):
         sd, fixed = scales(law, d), directions_of(d, n)
         for axes, (shift, factor) in ((axes, move) for axes in (None, fixed) for move in (MOVES[0], MOVES[2])):
             turn = np.eye(d) if axes is None else axes
