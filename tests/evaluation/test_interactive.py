@@ -93,6 +93,7 @@ def test_best_median_and_worst_are_shown() -> None:
     ]
     assert not any(one.inside for one in report.volumes)
     assert shown([0.5, 0.9], 0).volumes == []
+    assert shown([0.5, 0.9], 0).plain() == shown([0.5, 0.9], 2).plain()  # report.json is the same
 
 
 def test_what_may_show_a_patient_is_not_shared() -> None:
