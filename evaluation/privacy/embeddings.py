@@ -145,7 +145,9 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     to_all = [cdist(side, other) for side in (made, planted) for other in (train, held)]
     rest = rows.training[list(apart.rest)]
     sides = (rows.training[list(apart.left)], rows.holdout[list(apart.held)])
-    left = [cdist(*(whitened(x, DIMS, of=rest) for x in (side, rest))).min(axis=1) for side in sides if len(rest)]
+    # half of the training patients span fewer axes: with as many as rows, all others lie equally far off
+    dims = max(2, min(DIMS, len(rest) // 3))
+    left = [cdist(*(whitened(x, dims, of=rest) for x in (side, rest))).min(axis=1) for side in sides if len(rest)]
     return Distances("features", *nearest, *to_all, *(left or (np.zeros(0), np.zeros(0))))
 
 

@@ -99,8 +99,9 @@ def _invalid(design: Design) -> list[str]:
         name, left = design.left_out
         low, high = (_percent(rate) for rate in left.interval)
         out.append(
-            f"{_percent(left.rate)} of training patients left out are told from hold-out by {name} at "
-            f"{_percent(left.expected)} (chance gives {low} to {high}): training and hold-out are not one population"
+            f"training patients left out and hold-out patients are not equally near to the rest of training by {name} "
+            f"(p = {left.p_value:.2g}; {_percent(left.rate)} are told apart at {_percent(left.expected)}, chance gives "
+            f"{low} to {high}); split the same population at random"
         )
     if not design.control.ok:
         out.append(f"the negative control flags {_percent(design.control.rate)} at 5 %")

@@ -195,7 +195,7 @@ def test_a_cohort_whose_hold_out_is_another_population_fails_the_left_out_contro
     found = audit(replace(whole, holdout=other), options=QUICK)
     left = found.figures["left_out_control"]
     assert left.p_value is not None and left.p_value * 4 <= 0.05
-    assert found.images.ok is None and "of training patients left out are told from hold-out by" in found.images.why
+    assert found.images.ok is None and "are not equally near to the rest of training by" in found.images.why
 
 
 def test_a_shifted_hold_out_makes_the_design_invalid() -> None:
