@@ -147,8 +147,11 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     sides = (rows.training[list(apart.left)], rows.holdout[list(apart.held)])
     # half of the training patients span fewer axes: with as many as rows, all others lie equally far off
     dims = max(2, min(DIMS, len(rest) // 3))
-    left = [cdist(*(whitened(x, dims, of=rest) for x in (side, rest))).min(axis=1) for side in sides if len(rest)]
-    return Distances("features", *nearest, *to_all, *(left or (np.zeros(0), np.zeros(0))))
+    left = [np.zeros(0), np.zeros(0)]
+    if len(rest):
+        near = whitened(rest, dims)
+        left = [cdist(whitened(side, dims, of=rest), near).min(axis=1) for side in sides]
+    return Distances("features", *nearest, *to_all, *left)
 
 
 def measure(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> tuple[dict[str, Distances], dict[str, str]]:
