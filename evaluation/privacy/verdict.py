@@ -117,7 +117,7 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
     if least is None or least > options.decide_at:
         small = "no copy rate" if least is None else f"no copy rate below {_percent(least)}"
         asked = _percent(options.decide_at)
-        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design)}")
+        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design, options)}")
     found = view.membership
     if found is None:
         return [*out, f"no membership test ({view.absent.get('membership', '')})"]
@@ -127,7 +127,7 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
     return [*out, doubt] if doubt else out
 
 
-def _more(view: View, design: Design) -> str:
+def _more(view: View, design: Design, options: Options) -> str:
     """Return the n that would decide, in words."""
     needed = view.needed
     ways = []
@@ -137,7 +137,9 @@ def _more(view: View, design: Design) -> str:
         ways.append(f"{needed.samples} samples (here {view.n})")
     if ways:
         return f"about {' or '.join(ways)} would show it, by simulation with the planted copies"
-    return "no n in reach would show it, planted copies are not told from other patients"
+    rare = (1 - options.decide_at) ** view.n > 0.2
+    why = "so few samples hold a copy too seldom" if rare else "planted copies are not told from other patients"
+    return f"neither more hold-out patients nor 16 times the samples alone would show it, as {why}"
 
 
 def _claim_doubt(found: Membership, options: Options) -> str:

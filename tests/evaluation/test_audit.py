@@ -117,6 +117,8 @@ def test_few_patients_are_undecidable_and_the_n_that_decides_is_said() -> None:
     told = re.search(r"about (\d+) hold-out patients \(here 20\)", few.images.why)
     assert told is not None and int(told[1]) > 199, "with 199, every copy must have the smallest p at once"
     assert "a tenth of copies needs 99 patients at least" in few.not_computed["copy_test"]
+    rare = audit(evidence(volumes("s", 8), training=8, holdout=8), options=QUICK)
+    assert "as so few samples hold a copy too seldom" in rare.images.why, "whatever the hold-out"
     none = audit(evidence(volumes("s", 3), holdout=0), options=QUICK)
     assert none.images.ok is None and not none.figures and "at least 2" in none.not_computed["copy_test"]
 
