@@ -235,7 +235,8 @@ def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int) -> float | Non
     _, limit, seen = min(found)
     if seen == 0.0:
         return None
-    return min(1.0, clopper_pearson(int((p <= limit).sum()), len(p)).high / seen)
+    bound = clopper_pearson(int((p <= limit).sum()), len(p)).high / seen
+    return bound if bound < 1 else None
 
 
 def patient_weights(count: int, patients: Sequence[Hashable] | None) -> tuple[np.ndarray, int]:

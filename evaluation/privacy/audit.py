@@ -92,8 +92,8 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     if len(dropped) and after and view.n - len(dropped) >= _LEAST:
         second = view_of(folds, after, _without(view, dropped), options, seed=seed)
         # what is left was chosen by not being flagged: at most all copies of the whole set are among it
-        rest = None if view.bound is None else min(1.0, view.bound * view.n / second.n)
-        second = replace(second, bound=rest)
+        rest = 1.0 if view.bound is None else view.bound * view.n / second.n
+        second = replace(second, bound=rest if rest < 1 else None)
     figures, not_computed = figures_of(folds, view, design, options)
     if second is not None:
         rate = len(second.test.flagged) / second.n

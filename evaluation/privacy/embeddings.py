@@ -145,10 +145,13 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     to_all = [cdist(side, other) for side in (made, planted) for other in (train, held)]
     rest = rows.training[list(apart.rest)]
     sides = (rows.training[list(apart.left)], rows.holdout[list(apart.held)])
-    left = [
-        cdist(whitened(side, DIMS, of=rest), whitened(rest, DIMS, of=rest)).min(axis=1) for side in sides if len(rest)
-    ]
-    return Distances("features", *nearest, *to_all, *(left or (np.zeros(0), np.zeros(0))))
+    # half of the training patients span fewer axes: with as many as rows, all others lie equally far off
+    dims = max(2, min(DIMS, len(rest) // 3))
+    left = [np.zeros(0), np.zeros(0)]
+    if len(rest):
+        near = whitened(rest, dims)
+        left = [cdist(whitened(side, dims, of=rest), near).min(axis=1) for side in sides]
+    return Distances("features", *nearest, *to_all, *left)
 
 
 def measure(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> tuple[dict[str, Distances], dict[str, str]]:

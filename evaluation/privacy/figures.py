@@ -84,7 +84,7 @@ def _add_bounds(figures: dict[str, Figure], absent: Absent, view: View) -> None:
             view.bound,
             "lower",
             "share of copies, 95 % bound",
-            "too few planted copies are nearer than hold-out patients",
+            "none below 100 %: too few samples, or planted copies that are seen",
         ),
         ("minimum_detectable", view.detectable(power=80), "lower", "copy rate", "no copy rate is seen with 80 % power"),
         ("set_level_p", view.set_p, "higher", "p of leaning to training", view.absent.get("set_level", "")),

@@ -130,6 +130,8 @@ def gates(folds: Sequence[Fold], *, seed: int) -> list[BlindGate]:
 
 def left_outs(folds: Sequence[Fold], names: Sequence[str]) -> list[tuple[str, LeftOut]]:
     """Return the left-out controls of each fold, by each embedding and by all together; ValueError for too few."""
+    if not all(len(fold.distances[name].left) for fold in folds for name in names):
+        raise ValueError("fewer than 8 training or 8 hold-out patients: nobody can be left out as a control")
     sets = [[name] for name in names] + ([list(names)] if len(names) > 1 else [])
     return [
         (

@@ -99,8 +99,9 @@ def _invalid(design: Design) -> list[str]:
         name, left = design.left_out
         low, high = (_percent(rate) for rate in left.interval)
         out.append(
-            f"{_percent(left.rate)} of training patients left out are told from hold-out by {name} at "
-            f"{_percent(left.expected)} (chance gives {low} to {high}): training and hold-out are not one population"
+            f"training patients left out and hold-out patients are not equally near to the rest of training by {name} "
+            f"(p = {left.p_value:.2g}; {_percent(left.rate)} are told apart at {_percent(left.expected)}, chance gives "
+            f"{low} to {high}); split the same population at random"
         )
     if not design.control.ok:
         out.append(f"the negative control flags {_percent(design.control.rate)} at 5 %")
@@ -116,7 +117,7 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
     if least is None or least > options.decide_at:
         small = "no copy rate" if least is None else f"no copy rate below {_percent(least)}"
         asked = _percent(options.decide_at)
-        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design)}")
+        out.append(f"{small} is seen with 80 % power, {asked} is asked for: {_more(view, design, options)}")
     found = view.membership
     if found is None:
         return [*out, f"no membership test ({view.absent.get('membership', '')})"]
@@ -126,7 +127,7 @@ def _doubts(view: View, design: Design, options: Options) -> list[str]:
     return [*out, doubt] if doubt else out
 
 
-def _more(view: View, design: Design) -> str:
+def _more(view: View, design: Design, options: Options) -> str:
     """Return the n that would decide, in words."""
     needed = view.needed
     ways = []
@@ -136,7 +137,9 @@ def _more(view: View, design: Design) -> str:
         ways.append(f"{needed.samples} samples (here {view.n})")
     if ways:
         return f"about {' or '.join(ways)} would show it, by simulation with the planted copies"
-    return "no n in reach would show it, planted copies are not told from other patients"
+    rare = (1 - options.decide_at) ** view.n > 0.2
+    why = "so few samples hold a copy too seldom" if rare else "planted copies are not told from other patients"
+    return f"neither more hold-out patients nor 16 times the samples alone would show it, as {why}"
 
 
 def _claim_doubt(found: Membership, options: Options) -> str:

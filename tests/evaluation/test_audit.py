@@ -117,6 +117,8 @@ def test_few_patients_are_undecidable_and_the_n_that_decides_is_said() -> None:
     told = re.search(r"about (\d+) hold-out patients \(here 20\)", few.images.why)
     assert told is not None and int(told[1]) > 199, "with 199, every copy must have the smallest p at once"
     assert "a tenth of copies needs 99 patients at least" in few.not_computed["copy_test"]
+    rare = audit(evidence(volumes("s", 8), training=8, holdout=8), options=QUICK)
+    assert "as so few samples hold a copy too seldom" in rare.images.why, "whatever the hold-out"
     none = audit(evidence(volumes("s", 3), holdout=0), options=QUICK)
     assert none.images.ok is None and not none.figures and "at least 2" in none.not_computed["copy_test"]
 
@@ -195,7 +197,7 @@ def test_a_cohort_whose_hold_out_is_another_population_fails_the_left_out_contro
     found = audit(replace(whole, holdout=other), options=QUICK)
     left = found.figures["left_out_control"]
     assert left.p_value is not None and left.p_value * 4 <= 0.05
-    assert found.images.ok is None and "of training patients left out are told from hold-out by" in found.images.why
+    assert found.images.ok is None and "are not equally near to the rest of training by" in found.images.why
 
 
 def test_a_shifted_hold_out_makes_the_design_invalid() -> None:
