@@ -94,9 +94,10 @@ def _fault(found: dict[str, Any], form: Any) -> tuple[list[Any], str] | None:
     keys: list[Any] = []
     here: Any = found
     for part in first["loc"]:  # the members of a union stand in it too, which are no keys
-        if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
+        inside: Any = here
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
             keys.append(part)
-            here = here[part]
+            here = inside[part]
         elif first["type"] == "missing" and part == first["loc"][-1]:
             return keys, f"{'.'.join(map(str, [*keys, part]))} is missing"
     said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
