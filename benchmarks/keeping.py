@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,11 +18,11 @@ _STARTED = time.monotonic()
 
 
 class Kept:
-    """The parts of one result by name, in WORK/parts.json; those of other options or other code are begun anew."""
+    """The parts of one result, in WORK/parts-NAME.json; those of other options or other code are begun anew."""
 
-    def __init__(self, work: Path, options: Any) -> None:
+    def __init__(self, work: Path, options: Any, name: str) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.path = work / f"parts-{type(options).__module__.rpartition('.')[2]}.json"
+        self.path = work / f"parts-{name}.json"
         asked = {name: value for name, value in asdict(options).items() if name not in ("work", "out")}
         self.asked = json.loads(json.dumps({**asked, "code": code(), "software": software()}, default=str))
         self.parts: dict[str, Any] = {}
@@ -67,6 +68,7 @@ def command_line(module: str, work: Path) -> str:
 
 def write_result(out: Path, work: Path, result: Mapping[str, Any]) -> str:
     """Write the JSON, without the scratch folder's path, and return its text."""
-    text = json.dumps(result, indent=1, default=str).replace(str(work), "WORK")
+    whole = re.compile(re.escape(str(work)) + r"(?=[/\s\"'])")
+    text = whole.sub("WORK", json.dumps(result, indent=1, default=str))
     write_bytes(out, (text + "\n").encode())
     return text

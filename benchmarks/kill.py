@@ -324,7 +324,7 @@ def measure_train(job: Job) -> dict[str, object]:
 
 def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where a byte differs."""
-    job = Job(options, Kept(options.work, options))
+    job = Job(options, Kept(options.work, options, "kill"))
     result = {
         "command": command_line("kill", options.work),
         "options": job.kept.asked,

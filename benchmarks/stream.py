@@ -193,7 +193,7 @@ def main() -> None:
     """Measure and write the JSON."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
-    kept = Kept(options.work, options)
+    kept = Kept(options.work, options, "stream")
     result: dict[str, Any] = {
         "command": command_line("stream", options.work),
         "options": kept.asked,

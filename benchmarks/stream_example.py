@@ -113,7 +113,7 @@ def main() -> None:
     """Train, and write the JSON and the picture."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
-    kept = Kept(options.work, options)
+    kept = Kept(options.work, options, "stream_example")
     prepared = prepared_cohort(options.work, subjects=options.subjects, seed=options.cohort_seed)
     arms = {"real": 0.0, "real + stream": options.ratio}
     rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in arms}

@@ -207,7 +207,7 @@ def memory(options: Options) -> dict[str, object]:
 
 def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where bytes differ."""
-    kept = Kept(options.work, options)
+    kept = Kept(options.work, options, "workers")
     result: dict[str, object] = {
         "command": command_line("workers", options.work),
         "options": kept.asked,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from synth.errors import DataError
 
@@ -95,9 +95,9 @@ def _fault(found: dict[str, Any], form: Any) -> tuple[list[Any], str] | None:
     here: Any = found
     part: Any
     for part in first["loc"]:  # the members of a union stand in it too, which are no keys
-        if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
             keys.append(part)
-            here = here[part]
+            here = cast(Any, here)[part]
         elif first["type"] == "missing" and part == first["loc"][-1]:
             return keys, f"{'.'.join(map(str, [*keys, part]))} is missing"
     said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")

@@ -206,6 +206,7 @@ def test_drafts_of_the_dead_are_swept_and_damage_is_told(make: Make, tiny: Path,
     dead.wait()
     draft = stream.store.folder / "samples" / f".x.safetensors.{socket.gethostname()}.{dead.pid}.partial"
     own = draft.with_name(f".y.safetensors.{socket.gethostname()}.{os.getpid()}.partial")
+    draft.parent.mkdir()
     draft.write_bytes(b"half")
     own.write_bytes(b"half")
     fill(stream, tiny)
