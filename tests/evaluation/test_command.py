@@ -206,7 +206,7 @@ def test_the_fingerprint_says_how_intensities_were_mapped(synthetic: Path, prepa
     info = json.loads((synthetic / "dataset.json").read_text())
     (synthetic / "dataset.json").write_text(json.dumps({**info, "channel_names": {"0": "CT"}}))
     real = Path(shutil.copytree(synthetic, tmp_path / "real"))
-    grain(real, tmp_path)
+    grain(real)
     asked = ["--synthetic", str(synthetic), "--real", str(real), "--out", str(tmp_path / "ct")]
     assert run("evaluate", [*asked, "--only", "fidelity"]) == 0
     said = json.loads((tmp_path / "ct" / "report.json").read_text())["fingerprint"]["intensity"]
@@ -217,7 +217,7 @@ def test_real_volumes_spelled_out(
     dataset: Path, synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One folder: no privacy. Training and holdout: as prepared. The working folder is gone afterwards."""
-    grain(synthetic, tmp_path)
+    grain(synthetic)
     common, gate = ["--synthetic", str(synthetic), "--judge-steps", "0"], ["--gate", "--only", "privacy"]
     assert run("evaluate", [*common, "--real", str(dataset), "--out", str(tmp_path / "real")]) == 0
     alone = json.loads((tmp_path / "real" / "report.json").read_text())
@@ -256,7 +256,7 @@ def test_real_volumes_spelled_out(
         assert code == 2 and (said in told or "both" in told), told
 
 
-def grain(folder: Path, scratch: Path) -> None:
+def grain(folder: Path) -> None:
     """Make every image of a set another one, by a little noise."""
     for index, path in enumerate(sorted((folder / "imagesTr").iterdir())):
         volume = read(path)
@@ -271,7 +271,7 @@ def test_a_set_is_not_judged_by_itself(
     link.symlink_to(synthetic)
     inside = Path(shutil.copytree(dataset, synthetic / "part"))
     one = Path(shutil.copytree(dataset, tmp_path / "one"))
-    grain(one, tmp_path)
+    grain(one)
     shutil.copy(synthetic / "imagesTr" / "c03_0000.nii.gz", one / "imagesTr" / "c03_0000.nii.gz")
     for real, said in (
         (synthetic, "the judged set lie in one another"),

@@ -98,4 +98,5 @@ def test_generated_masks_and_report(work: Path) -> None:
             assert own.shape == schema.grid and np.abs(own.affine - schema.reference_affine).max() <= 1e-4
         assert set(np.unique(np.asarray(nibabel.load(pair[1]).dataobj))) <= {0, 1, 2, 3}
     report = json.loads((work / "report" / "report.json").read_text())
-    assert report["population"] == "CT_phantom" and len(report["judged"]) == 2 * (PATIENTS + 1)
+    assert report["population"] == "CT_phantom"
+    assert len(report["judged"]) == 2 * (PATIENTS + 1) + 2, "pairs, dataset.json and manifest.jsonl"
