@@ -49,9 +49,7 @@ def boundary(evidence: Evidence, report: Report) -> None:
         interval = mean_interval(row, seed=seed)
         control = name == "alignment.boundary_shifted"  # has no floor: it must be clearly lower
         floor = float(reached.mean()) if held and not control else None
-        report.metrics[name] = Figure(
-            float(np.mean(row)), len(row), "lower" if control else "", unit, interval, floor
-        )
+        report.metrics[name] = Figure(float(np.mean(row)), len(row), "lower" if control else "", unit, interval, floor)
 
 
 def anatomy(evidence: Evidence, report: Report) -> None:

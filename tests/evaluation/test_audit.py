@@ -103,6 +103,17 @@ def test_copies_in_disguise_are_flagged_and_dropped(leaky: Audit) -> None:
     assert leaky.figures["copy_test_after_drop"].n == 100 - len(leaky.flagged)
 
 
+def test_after_copies_that_every_embedding_finds_nothing_independent_is_left() -> None:
+    training = volumes("t", 30)
+    made = [*volumes("s", 30), *[replace(one, case=f"copy{i}") for i, one in enumerate(training[:20])]]
+    found = audit(evidence(made, training=30, holdout=40), options=QUICK)
+    assert found.images.ok is False and {f"copy{i}" for i in range(20)} <= set(found.flagged)
+    assert found.after_drop is not None and found.after_drop.ok is None
+    assert "nothing independent is left" in found.after_drop.why and found.after_drop.why.startswith("undecidable")
+    assert "nothing independent" in found.not_computed["copy_test_after_drop"]
+    assert "copy_test_after_drop" not in found.figures
+
+
 def test_exposure_names_the_copied_patients(leaky: Audit) -> None:
     sources = {f"t{one.source}" for one in plant(volumes("t", 60), 15, seed=5)}
     most = [row.patient for row in leaky.exposure[:10]]
