@@ -122,16 +122,6 @@ class Gate:
         """Return the gate with the scores of real images that it was not learned from."""
         return replace(self, calibration=np.array([self.score(image) for image in images], dtype=np.float64))
 
-    def p_value(self, score: float) -> float:
-        """Return (1 + #{c_j >= score}) / (h + 1) over h calibration scores: the conformal p-value of being real.
-
-        Of real images at most a share p has a p-value of p or less (Vovk 2005; Bates et al. 2023). Errors: DataError
-        without calibration.
-        """
-        if not len(self.calibration):
-            raise DataError("this gate is not calibrated; give it held-out real images with Gate.calibrated")
-        return float((1 + (self.calibration >= score).sum()) / (len(self.calibration) + 1))
-
 
 def fit_gate(images: Iterable[np.ndarray]) -> Gate:
     """Return a gate learned from mapped real images (channel, *grid), of one number of channels and dimensions.

@@ -101,7 +101,7 @@ def _table(rows: "Sequence[tuple[str, Figure]]") -> str:
 def _row(name: str, figure: "Figure") -> str:
     interval = "" if figure.interval is None else f"{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
     floor = "" if figure.floor is None else f"{figure.floor:.4g}"
-    arrow = _ARROWS[figure.better]
+    arrow = _ARROWS[figure.better] if figure.better or floor else ""
     return (
         f"<tr><td><code>{_e(name)}</code><br><small>{_e(meaning(name))}</small></td>"
         f"<td class=v>{figure.value:.4g} <small>{_e(figure.unit)}</small></td>"

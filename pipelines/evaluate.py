@@ -1,7 +1,7 @@
 """synth evaluate: judge a synthetic set against real volumes."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,10 +179,10 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         from pipelines.utility import nnunet_report
         from synth.errors import ConfigError
 
-        undone = ("synthetic", "real", "training", "holdout", "judge", "model", "export_arms", "utility", "only")
-        for name in (*undone, "gate"):
-            if getattr(self, name):
-                option = name.replace("_", "-")
+        used = ("nnunet", "out", "data", "seed", "overwrite")
+        for one in fields(self):
+            if one.name not in used and getattr(self, one.name) != one.default:
+                option = one.name.replace("_", "-")
                 raise ConfigError(f"--nnunet judges nnU-Net's scores alone; leave --{option} out, or run it by itself")
         _say(nnunet_report(self.nnunet, self.out, data=self.data, seed=self.seed, overwrite=self.overwrite), self.out)
         return 0
@@ -228,7 +228,7 @@ def _say(report: "Report", out: Path) -> None:
         if left:
             print(f"{left} volumes are left out of the page, which holds {LARGEST_BYTES >> 20} MiB of them")
         if any(one.inside for one in report.volumes):
-            print("privacy was not judged: volumes to turn are in internal/ alone")
+            print("privacy was not judged, or did not pass: volumes to turn are in internal/ alone")
     print(f"report in {out / 'index.html'}")
 
 

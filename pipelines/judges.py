@@ -48,7 +48,8 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
         seen = judge_seen(folder, facts)
         why_not = _of_others(facts, schema) or ("" if judge is None or seen is not None else _UNTOLD)
         if judge is not None and why_not:
-            return Bench(why_not=f"judge {judge} {why_not}")
+            print(f"judge {judge} {why_not}")
+            return Bench(why_not=f"the judge given by --judge {why_not}")  # stands in reports: no path
         if fits and not why_not:
             return bench_of(model, facts, seen, prepared, shipped=judge is None)
     return Bench(why_not="no shipped judge knows these labels in this population; give --judge FOLDER")

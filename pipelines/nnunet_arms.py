@@ -82,14 +82,13 @@ def export_arms(
 
 def _require_free(out: Path, sets: Iterable[Path]) -> None:
     """Errors: OutputError where `out` is a file, holds something, or shares a place with one of the sets."""
+    from pipelines.places import require_apart
     from synth.errors import OutputError
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "not empty" if out.is_dir() else "a file"
         raise OutputError(f"{out} is {what}; give another --export-arms, or remove it")
-    for place in (one.resolve() for one in sets):
-        if out == place or out in place.parents or place in out.parents:
-            raise OutputError(f"--export-arms {out} and {place} lie in one another; give another --export-arms")
+    require_apart(out, *sets, option="--export-arms")
 
 
 def _write_arms(

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 
-def require_apart(out: Path, *given: Path | None) -> None:
-    """Errors: OutputError where --out and a given place are one, or one lies in the other; links are followed."""
+def require_apart(out: Path, *given: Path | None, option: str = "--out") -> None:
+    """Errors: OutputError where `out`, given by `option`, and another place are one, or one lies in the other; links
+    are followed."""
     from synth.errors import OutputError
 
     for place in given:
         if place is not None and lie_together(out, place):
-            raise OutputError(f"--out {out} and {place} lie in one another; give another --out")
+            raise OutputError(f"{option} {out} and {place} lie in one another; give another {option}")
 
 
 def lie_together(one: Path, other: Path) -> bool:

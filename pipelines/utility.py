@@ -302,6 +302,7 @@ def nnunet_report(pairs: Sequence[str], out: Path, *, data: Path | None, seed: i
     from evaluation.report import Report
     from evaluation.sections.utility import nnunet_figures
     from evaluation.utility.nnunet import arms_of, read_arms
+    from pipelines.places import require_apart
     from synth.data.prepared import Prepared
     from synth.errors import DataError, OutputError
 
@@ -310,10 +311,7 @@ def nnunet_report(pairs: Sequence[str], out: Path, *, data: Path | None, seed: i
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise OutputError(f"{out} is not empty; give --overwrite or another --out")
     given = arms_of(pairs)
-    place = out.resolve()
-    for one in (folder.resolve() for folders in given.values() for folder in folders):
-        if place == one or place in one.parents or one in place.parents:
-            raise OutputError(f"--out {out} and {one} lie in one another; give another --out")
+    require_apart(out, *(folder for folders in given.values() for folder in folders))
     prepared = None if data is None else Prepared.load(data)
     patients = None if prepared is None else {row.case: row.patient for row in prepared.rows}
     arms = read_arms(given, patients)

@@ -23,16 +23,12 @@ _THRESHOLDS = (1, 4, 16)
 
 @dataclass(frozen=True, eq=False)
 class CopyTest:
-    """Conformal p-values (n,), indices flagged at false-discovery rate q, whether this data can flag, and why.
-
-    by   (n,) number of the embedding in which each sample is nearest; zeros where there is one
-    """
+    """Conformal p-values (n,), indices flagged at false-discovery rate q, whether this data can flag, and why."""
 
     p_values: np.ndarray
     flagged: np.ndarray
     decidable: bool
     note: str
-    by: np.ndarray
 
 
 def copy_test(
@@ -82,10 +78,9 @@ def copy_test_of_distances(
     if not 0 < q < 1:
         raise ValueError(f"q is a rate between 0 and 1, got {q}")
     if np.ndim(found) == 2:
-        p, by = combined_p_values(found, control, patients=patients)
+        p = combined_p_values(found, control, patients=patients)
     else:
         p = conformal_p_values(found, control, patients=patients, ties=ties, seed=seed)
-        by = np.zeros(len(p), dtype=np.int64)
     whose = np.shape(control)[-1] if patients is None else len(set(patients))
     needed = copies_needed(len(p), whose, q=q)
     decidable = needed <= max(1, _SHARE * len(p))
@@ -94,7 +89,7 @@ def copy_test_of_distances(
         f"samples must be copies at once to be flagged"
         f"{'' if decidable else f'; a tenth of copies needs {patients_needed(_SHARE, q=q)} patients at least'}"
     )
-    return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note, by)
+    return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note)
 
 
 def nearest_distances(x: Any, y: Any) -> np.ndarray:
@@ -145,10 +140,8 @@ def conformal_p_values(
     return (nearer + drawn * (1.0 + as_near - nearer)) / (count + 1)
 
 
-def combined_p_values(
-    found: Any, control: Any, *, patients: Sequence[Hashable] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return one conformal p-value a sample over several embeddings, and in which it is nearest: (n,), (n,).
+def combined_p_values(found: Any, control: Any, *, patients: Sequence[Hashable] | None = None) -> np.ndarray:
+    """Return one conformal p-value a sample over several embeddings: (n,).
 
     Distances are (e, n) and (e, h). Sample and hold-out volumes are one pool; each is ranked in every embedding, its
     score is its best rank, ties by its distance there over the pool's median:
@@ -157,9 +150,8 @@ def combined_p_values(
     can reach 1 / (G + 1), where Bonferroni would leave e / (G + 1). A patient's own volumes count as one in his rank.
     Errors: as `conformal_p_values`.
 
-    >>> p, by = combined_p_values([[0.1, 3.0], [2.0, 0.1]], [[1.0, 2.0, 4.0], [3.0, 1.0, 2.5]])
-    >>> p.tolist(), by.tolist()
-    ([0.25, 0.25], [0, 1])
+    >>> combined_p_values([[0.1, 3.0], [2.0, 0.1]], [[1.0, 2.0, 4.0], [3.0, 1.0, 2.5]]).tolist()
+    [0.25, 0.25]
     """
     s, c = array(found), array(control)
     if s.ndim != 2 or c.ndim != 2 or len(s) != len(c) or not c.size:
@@ -169,7 +161,7 @@ def combined_p_values(
     weights, count = patient_weights(c.shape[1], patients)
     index = np.arange(c.shape[1]) if patients is None else patient_index(patients)
     others = np.stack([_as_near(row, row, weights) - _own_as_near(row, index, weights) for row in c])
-    p, by = np.empty(s.shape[1]), np.empty(s.shape[1], dtype=np.int64)
+    p = np.empty(s.shape[1])
     for at in range(0, s.shape[1], _CHUNK):
         part = s[:, at : at + _CHUNK]
         own = np.round(1.0 + np.stack([_as_near(a, b, weights) for a, b in zip(part, c, strict=True)]), 9)
@@ -180,8 +172,7 @@ def combined_p_values(
         ties = np.where(pool == score, c[:, None] / scale[:, :, None], np.inf).min(axis=0)
         nearer = (score < best[:, None]) | ((score == best[:, None]) & (ties <= tie[:, None]))
         p[at : at + _CHUNK] = (1.0 + nearer @ weights) / (count + 1)
-        by[at : at + _CHUNK] = (own == best).argmax(axis=0)
-    return p, by
+    return p
 
 
 def _as_near(values: np.ndarray, control: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ In order, patients counted and not volumes:
 6. controls   planted copies in six disguises: what share is seen, the smallest copy rate seen with 80 % power, the
               bound, which holds whatever is flagged; halves of the hold-out: 3 to 7 % at 5 %
 7. verdicts   images and weights apart: pass, fail, or undecidable with the n that would decide, by simulation
-8. drop       where samples are flagged, the rest is audited again, by other embeddings than those that flagged them
+8. drop       where samples are flagged, the rest is audited again, by other embeddings than those that find
+              them; undecidable where all do
 
 Chance fails a set that copies nobody: at most q in 3 (far less where samples are as many as hold-out patients), 5 % in
 4, 1 % in 5; and calls a fair design invalid in 5 % of cases for each of the two tests in 1.

@@ -26,8 +26,8 @@ class Audit:
     """What an audit says.
 
     images, weights   may the samples, may the weights, leave the house; ok None: undecidable at this n
-    after_drop        of the images once `flagged` are dropped, by other embeddings than those that flagged them;
-                      None where nothing was flagged or no other embedding is left
+    after_drop        of the images once `flagged` are dropped, by other embeddings than those that find them;
+                      undecidable where no other is left; None where nothing was flagged
     figures           by name, without their family; of the whole set, before anything is dropped
     flagged           cases to drop
     p_values          of each case, over all embeddings together
@@ -88,14 +88,23 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     view = view_of(folds, names, everything(folds), options, seed=seed)
     allowed = all(evidence.real_masks_allowed for evidence in evidences)
     dropped, after = _dropped(view, options)
-    second = None
-    if len(dropped) and after and view.n - len(dropped) >= _LEAST:
+    second, unjudged = None, ""
+    if dropped and view.n - len(dropped) < _LEAST:
+        unjudged = f"fewer than {_LEAST} samples are left without the flagged ones"
+    elif dropped and not after:
+        unjudged = "every embedding finds samples that are dropped, so nothing independent is left to judge the rest by"
+    elif dropped:
         second = view_of(folds, after, _without(view, dropped), options, seed=seed)
         # what is left was chosen by not being flagged: at most all copies of the whole set are among it
         rest = 1.0 if view.bound is None else view.bound * view.n / second.n
         second = replace(second, bound=rest if rest < 1 else None)
     figures, not_computed = figures_of(folds, view, design, options)
-    if second is not None:
+    after_drop = None
+    if unjudged:
+        not_computed["copy_test_after_drop"] = unjudged
+        after_drop = Verdict(None, f"undecidable: {unjudged}; {NO_GUARANTEE}")
+    elif second is not None:
+        after_drop = images_verdict(second, design, options, real_masks_allowed=allowed)
         rate = len(second.test.flagged) / second.n
         figures["copy_test_after_drop"] = Figure(rate, second.n, "lower", f"share flagged then, by {', '.join(after)}")
     not_computed |= {f"copy_test.{name}": why for name, why in absent.items()}
@@ -106,13 +115,13 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     return Audit(
         images=images,
         weights=weights_verdict(design, options, images=copied),
-        after_drop=None if second is None else images_verdict(second, design, options, real_masks_allowed=allowed),
+        after_drop=after_drop,
         figures=figures,
         not_computed=not_computed,
         flagged=tuple(cases[index] for index in dropped),
         p_values=tuple(zip(cases, view.test.p_values.tolist(), strict=True)),
         exposure=tuple(exposures(folds, names[0])),
-        notes=_notes(evidences, view, allowed=allowed, unjudged=bool(dropped) and second is None),
+        notes=_notes(evidences, view, allowed=allowed),
         nearest=_nearest(folds, names[0]),
     )
 
@@ -156,9 +165,9 @@ def _losses(evidence: Evidence, tell: Tell) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def _dropped(view: View, options: Options) -> tuple[list[int], list[str]]:
-    """Return the samples to drop, and the embeddings for the audit after: not those that dropped them.
+    """Return the samples to drop, and the embeddings for the audit after: not those that find them, see `found_by`.
 
-    An embedding in which no more than a share q of them is nearest did not: so many may be there by chance.
+    An embedding that finds no more than a share q of them does not count: so many may be there by chance.
     """
     limit = options.q * len(view.test.flagged)
     after = [name for name in view.copies if view.by.get(name, 0) <= limit]
@@ -172,10 +181,8 @@ def _without(view: View, dropped: Sequence[int]) -> list[np.ndarray]:
     return np.split(whole, np.cumsum([len(keep) for keep in view.kept])[:-1])
 
 
-def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool, unjudged: bool) -> tuple[str, ...]:
+def _notes(evidences: Sequence[Evidence], view: View, *, allowed: bool) -> tuple[str, ...]:
     out = []
-    if unjudged:
-        out.append("what is left without the flagged samples is not judged: no sample or no other embedding is left")
     held = {one for evidence in evidences for one in (item.whose for item in evidence.holdout)}
     if view.lag > 0.8 and len(held) >= _TELLING:
         out.append(

@@ -1,6 +1,6 @@
 """What an audit found: the design, and the tests on the samples looked at. Numbers; the words are `verdict`'s."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -133,9 +133,8 @@ class View:
 
     @property
     def by(self) -> dict[str, int]:
-        """The embeddings in which flagged samples are nearest, and how many are: those with most first."""
-        counts = np.bincount(self.test.by[self.test.flagged], minlength=len(self.copies)).tolist()
-        return dict(sorted(((n, c) for n, c in zip(self.copies, counts) if c), key=lambda row: -row[1]))
+        """See `found_by`."""
+        return found_by(self.test, self.copies)
 
     @property
     def set_p(self) -> float | None:
@@ -145,6 +144,20 @@ class View:
     def detectable(self, *, power: int) -> float | None:
         """Return the smallest copy rate that some test sees with 80 or 95 % power; None: none does."""
         return detectable(self.reach, self.power, power)
+
+
+def found_by(test: CopyTest, alone: Mapping[str, CopyTest]) -> dict[str, int]:
+    """Return the embeddings that find flagged samples, and how many each: those with most first.
+
+    One finds a sample where it flags it alone, or gives it a p as small as the largest that `test` flagged; several
+    can find the same.
+    """
+    largest = float(test.p_values[test.flagged].max(initial=0.0)) + 1e-12
+    counts = {
+        name: int(((one.p_values[test.flagged] <= largest) | np.isin(test.flagged, one.flagged)).sum())
+        for name, one in alone.items()
+    }
+    return dict(sorted(((name, count) for name, count in counts.items() if count), key=lambda row: -row[1]))
 
 
 def detectable(seen: Reach, sets: Power | None, power: int) -> float | None:

@@ -76,7 +76,7 @@ def planted_p_values(folds: Sequence[Fold], names: Sequence[str]) -> np.ndarray:
     """Return the p-values that planted copies get, over the embeddings `names` together."""
     planted = np.stack([np.concatenate([fold.distances[name].planted for fold in folds]) for name in names])
     control = np.stack([controls(folds, name) for name in names])
-    return combined_p_values(planted, control, patients=holdout_patients(folds))[0]
+    return combined_p_values(planted, control, patients=holdout_patients(folds))
 
 
 def set_level(

@@ -66,8 +66,8 @@ def weights_verdict(design: Design, options: Options, *, images: Verdict) -> Ver
 def _signs(view: View, options: Options) -> list[str]:
     """Return the signs of copying."""
     out = []
-    if view.by:
-        by = " and ".join(f"{name} ({count})" for name, count in view.by.items())
+    if len(view.test.flagged):
+        by = " and ".join(f"{name} ({count})" for name, count in view.by.items()) or " and ".join(view.copies)
         out.append(f"{len(view.test.flagged)} of {view.n} samples are flagged as copies by {by}")
     if view.set_p is not None and view.set_p <= options.level:
         out.append(f"the set as a whole leans to training patients (p = {view.set_p:.3g})")

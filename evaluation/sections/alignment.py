@@ -202,7 +202,7 @@ def _control(
     if control is None:
         report.not_computed["alignment.permuted"] = "no two samples with unlike masks share a grid, to be swapped"
         return
-    report.metrics["alignment.permuted"] = Figure(control, len(wrong), "", _SWAPPED)
+    report.metrics["alignment.permuted"] = Figure(control, len(wrong), "lower", _SWAPPED)
     fails = control < NON_INFERIORITY and control < ratio
     said = "fails, as it must" if fails else "does not fail"
     report.verdicts["control"] = Verdict(

@@ -18,17 +18,21 @@ def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
     """Add mosaics of samples and of the population; runs last, since it orders samples by what was measured."""
     made, held = evidence.synthetic, evidence.holdout
     theirs = _of_patients(evidence, report)
-    inside = "privacy.images" not in report.verdicts
+    verdict = report.verdicts.get("privacy.images")
+    inside = verdict is None or verdict.ok is False
     shown, order = _chosen(evidence, report, theirs, _SHOWN)
     if shown:
         caption = f"{len(shown)} of {len(made)} synthetic volumes{order}, without and with mask contours"
         if theirs:
             caption += f"; {len(theirs)} that may show a patient are left out"
         if inside:
-            caption += "; not asked whether they are copies, so kept inside"
+            why = "not asked whether they are copies" if verdict is None else "the images fail the privacy audit"
+            caption += f"; {why}, so kept inside"
         pairs = [part for index in shown for part in _both(made[index])]
         report.pictures.append((caption, mosaic(pairs), inside))
-    report.volumes += _turned(evidence, report, theirs, inside=inside)
+    # a whole volume tells more of a patient than a slice does: shared only where the audit passed
+    passed = verdict is not None and verdict.ok is True
+    report.volumes += _turned(evidence, report, theirs, inside=not passed)
     if held:
         some = held[:_SHOWN]
         caption = f"{len(some)} volumes of the population ({report.population}), the same way"

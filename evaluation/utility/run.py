@@ -103,20 +103,6 @@ def run_job(
     return read_result(job, folder, digest=digest) or result
 
 
-def run_jobs(
-    volumes: Volumes,
-    config: UtilityConfig,
-    folder: Path,
-    *,
-    tell: Callable[[], None] = lambda: None,
-) -> UtilityScores:
-    """Run every job, one after another, in this process. Errors: as `run_job`; DataError for too few test cases."""
-    digest = digest_of(volumes, config)
-    jobs, left_out = check(volumes, config)
-    results = [run_job(job, volumes, config, folder, digest=digest, tell=tell) for job in jobs]
-    return collected(results, volumes, config, left_out)
-
-
 def collected(
     results: Sequence[Result], volumes: Volumes, config: UtilityConfig, left_out: Mapping[Cell, str]
 ) -> UtilityScores:

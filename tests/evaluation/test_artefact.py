@@ -45,17 +45,6 @@ def test_a_fault_in_one_corner_is_seen() -> None:
     assert all(spoilt > 1.05 * gate.score(image) for spoilt, image in zip(faulty, clean, strict=True))
 
 
-def test_p_values_of_real_images_are_no_smaller_than_they_should_be() -> None:
-    volumes = images(0, 220, (16, 16))
-    gate = fit_gate(volumes[:40]).calibrated(volumes[40:100])
-    p = np.array([gate.p_value(gate.score(image)) for image in volumes[100:]])
-    assert p.min() >= 1 / 61
-    for level in (0.05, 0.1, 0.2, 0.5):
-        assert (p <= level).mean() <= level + 3 * np.sqrt(level * (1 - level) * (1 / 60 + 1 / 120))
-    with pytest.raises(DataError, match="not calibrated"):
-        fit_gate(volumes[:40]).p_value(1.0)
-
-
 def test_blank_images_do_not_pass() -> None:
     gate = fit_gate(images(0, 24))
     worst = max(gate.score(image) for image in images(50, 10))
@@ -98,7 +87,7 @@ def test_a_gate_is_saved_and_read_bit_by_bit(tmp_path: Path) -> None:
     again = load_gate(tmp_path / "b.safetensors")
     image = images(40, 1)[0]
     assert again.score(image) == gate.score(image)
-    assert again.p_value(1.0) == gate.p_value(1.0)
+    assert np.array_equal(again.calibration, gate.calibration) and len(gate.calibration) == 5
     (tmp_path / "broken").write_bytes((tmp_path / "b.safetensors").read_bytes()[:100])
     for name in ("broken", "absent"):
         with pytest.raises(CheckpointError, match="no artefact gate"):

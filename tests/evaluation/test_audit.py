@@ -99,8 +99,21 @@ def test_copies_in_disguise_are_flagged_and_dropped(leaky: Audit) -> None:
     assert len(found) >= 12 and len(leaky.flagged) - len(found) <= 3
     assert leaky.figures["copy_test"].value == pytest.approx(len(leaky.flagged) / 100), "as it was before dropping"
     assert leaky.figures["set_level_p"].value < 0.05
-    assert leaky.after_drop is not None and "correlation" not in leaky.after_drop.why
-    assert leaky.figures["copy_test_after_drop"].n == 100 - len(leaky.flagged)
+    assert leaky.after_drop is not None and leaky.after_drop.ok is None
+    assert "undecidable: every embedding finds samples that are dropped, so nothing indep" in leaky.after_drop.why
+    assert "nothing independent" in leaky.not_computed["copy_test_after_drop"], "all three find most of the disguises"
+    assert "copy_test_after_drop" not in leaky.figures
+
+
+def test_the_rest_is_judged_by_embeddings_that_find_none_of_what_is_dropped() -> None:
+    """Masks of training patients under images of nobody: seen by the embedding of masks alone."""
+    training = volumes("t", 60)
+    masks = [replace(one, case=f"copy{i}", mask=training[i].mask) for i, one in enumerate(volumes("x", 15))]
+    found = audit(evidence([*volumes("s", 85), *masks], real_masks_allowed=True), options=QUICK)
+    assert "flagged as copies by masks" in found.images.why
+    after = found.figures["copy_test_after_drop"]
+    assert after.n == 100 - len(found.flagged) and "masks" not in after.unit and "correlation" in after.unit
+    assert found.after_drop is not None and found.after_drop.ok is not False, found.after_drop
 
 
 def test_exposure_names_the_copied_patients(leaky: Audit) -> None:

@@ -45,7 +45,9 @@ def test_a_figure_without_a_better_way_makes_neither_set_better() -> None:
 def test_a_control_is_better_neither_way() -> None:
     sides = []
     for value in (0.5, 0.9):
-        made = Report("phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, "", "AUC", (value, value + 0.1))})
+        made = Report(
+            "phantoms", metrics={"privacy.blind_gate_auc": Figure(value, 9, "", "AUC", (value, value + 0.1), 0.5)}
+        )
         assert "near the floor" in page(made, with_real=False)
         sides.append(json.loads(json.dumps(made.plain())))
     (row,) = compare(*sides).rows

@@ -33,7 +33,9 @@ def judged(count: int) -> list[Judged]:
     return [Judged(f"syn_{i}", rng.random((1, 5, 6, 7)).astype(np.float32), masks[i]) for i in range(count)]
 
 
-def shown(scores: Sequence[float], count: int, *, audited: bool = True, flagged: Sequence[int] = ()) -> Report:
+def shown(
+    scores: Sequence[float], count: int, *, audited: bool = True, ok: bool | None = True, flagged: Sequence[int] = ()
+) -> Report:
     made = judged(len(scores))
     evidence = Evidence(made, [], [], "phantoms", labels=("a", "b"), spacing_mm=(1.0, 1.0, 2.0), interactive=count)
     report = Report("phantoms")
@@ -42,7 +44,7 @@ def shown(scores: Sequence[float], count: int, *, audited: bool = True, flagged:
         for index, (item, score) in enumerate(zip(made, scores, strict=True))
     ]
     if audited:
-        report.verdicts["privacy.images"] = Verdict(True, "no copy was found")
+        report.verdicts["privacy.images"] = Verdict(ok, "as the audit says")
     pictures(evidence, report, lambda _: None)
     return report
 
@@ -102,6 +104,16 @@ def test_what_may_show_a_patient_is_not_shared() -> None:
     report.viewer = "/* a viewer */"
     assert all(one.inside for one in report.volumes)
     assert "<canvas" not in page(report, with_real=False) and "<canvas" in page(report, with_real=True)
+
+
+@pytest.mark.parametrize("ok", [False, None])
+def test_whole_volumes_are_shared_only_where_the_audit_passed(ok: bool | None) -> None:
+    report = shown([0.5, 0.9], 2, ok=ok)
+    report.viewer = "/* a viewer */"
+    assert len(report.volumes) == 2 and all(one.inside for one in report.volumes)
+    assert "<canvas" not in page(report, with_real=False) and "<canvas" in page(report, with_real=True)
+    (caption, _, inside), *_ = report.pictures
+    assert inside is (ok is False) and ("the images fail" in caption) is inside
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,9 @@ def test_right_pairs_agree_and_permuted_pairs_fail(report: Report) -> None:
     assert report.metrics["alignment.agreement"].value > 0.95
     assert report.verdicts["alignment"].ok is True
     assert report.metrics["alignment.permuted"].value < report.metrics["alignment.agreement"].value
+    controls = {report.metrics[f"alignment.{name}"].better for name in ("permuted", "boundary_shifted")}
+    assert controls == {"lower"}, "they must be clearly lower"
+    assert all(one.floor is not None for one in report.metrics.values() if not one.better), "near which floor?"
     assert report.verdicts["control"].ok is True
     interval = report.metrics["alignment.agreement"].interval
     assert interval is not None
@@ -147,7 +150,8 @@ def test_what_may_show_a_patient_stays_inside() -> None:
     made[1] = replace(made[1], mask_origin="real")
     made[4] = replace(training[2], case="copy")
     report = judged(made, training=training)
-    captions = [caption for caption, _, inside in report.pictures if not inside]
+    assert report.verdicts["privacy.images"].ok is False and all(inside for _, _, inside in report.pictures)
+    captions = [caption for caption, _, _ in report.pictures if "synthetic volumes" in caption]
     assert len(captions) == 1 and "4 of 6" in captions[0] and "2 that may show a patient are left out" in captions[0]
     unasked = judge(Evidence(made, training, [], "phantoms"), only=["pictures"])
     assert all(inside for _, _, inside in unasked.pictures)

@@ -35,6 +35,8 @@ def test_a_figure_without_a_better_way_says_so() -> None:
     assert "near the floor" not in page(made, with_real=False) and "&darr; lower" in page(made, with_real=False)
     made.metrics["fidelity.ssim"] = Figure(0.5, 8, "", floor=0.4)
     assert "near the floor" in page(made, with_real=False)
+    made.metrics["fidelity.ssim"] = Figure(0.5, 8, "")
+    assert "near the floor" not in page(made, with_real=False), "there is none"
 
 
 def test_real_pictures_are_for_inside_alone() -> None:

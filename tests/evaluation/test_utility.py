@@ -19,7 +19,7 @@ from evaluation.utility.augment import affine, bias_field, classical, cutmix, ga
 from evaluation.utility.compare import Scores, adjusted, gain, ratio
 from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.network import build, patch_of, reduced, scores_of
-from evaluation.utility.run import Result, UtilityScores, digest_of, run_jobs
+from evaluation.utility.run import Result, UtilityScores, check, collected, digest_of, run_job
 from evaluation.utility.score import COVERED, calibration
 from evaluation.utility.tables import compared, measure, results_of, table
 from synth.errors import ConfigError, DataError
@@ -268,6 +268,16 @@ def kill_after(calls: int) -> Callable[[], None]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def run_jobs(
+    data: Volumes, config: UtilityConfig, folder: Path, *, tell: Callable[[], None] = lambda: None
+) -> UtilityScores:
+    """Run every job here, one after another."""
+    digest, (jobs, left_out) = digest_of(data, config), check(data, config)
+    return collected(
+        [run_job(job, data, config, folder, digest=digest, tell=tell) for job in jobs], data, config, left_out
+    )
 
 
 def test_a_killed_run_goes_on_to_the_same_scores(tmp_path: Path) -> None:

@@ -306,7 +306,11 @@ def test_a_judge_is_saved_used_and_told_of(journey: dict[str, Path], capsys: pyt
     assert evaluate("second", "again", "--judge", judge) == 0
     said = capsys.readouterr().out
     assert run("info", [str(judge), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["sha256"] == own.sha256
+    told = json.loads(capsys.readouterr().out)
+    assert told["sha256"] == own.sha256
+    card = (judge / "README.md").read_text()
+    assert told["rejects by artefact above"] > 0
+    assert f"score of the artefact gate above {told['rejects by artefact above']:.4g} " in card
     notes = json.loads((work / "again" / "report.json").read_text())
     rows = {row["case"]: row["agreement"] for row in notes["samples"]}
     accepted = {row["case"]: row["acceptance"]["agreement"] for row in manifest(work / "second")}

@@ -54,10 +54,12 @@ def test_a_judge_of_the_patients_that_it_would_be_measured_on_is_found_out(judge
     ],
 )
 def test_a_judge_of_others_judges_nothing(
-    judge: Path, prepared: Prepared, change: dict[str, object], said: str
+    judge: Path, prepared: Prepared, change: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench = find_bench(str(judge), replace(prepared.schema, **change), prepared)
-    assert bench.segmenter is None and said in bench.why_not and str(judge) in bench.why_not
+    assert bench.segmenter is None and said in bench.why_not
+    assert "--judge" in bench.why_not and str(judge) not in bench.why_not, "it stands in what is shared"
+    assert str(judge) in capsys.readouterr().out
 
 
 def test_a_judge_of_other_labels_is_refused(judge: Path, prepared: Prepared) -> None:
@@ -75,7 +77,8 @@ def test_a_judge_that_does_not_say_who_trained_it_judges_nothing(judge: Path, pr
     with pytest.raises(CheckpointError, match="other weights"):
         find_bench(str(judge), prepared.schema, prepared)
     (judge / SEEN_FILE).unlink()
-    assert "--save-judge" in find_bench(str(judge), prepared.schema, prepared).why_not
+    why = find_bench(str(judge), prepared.schema, prepared).why_not
+    assert "--save-judge" in why and str(judge) not in why
 
 
 def test_the_shipped_judge_is_for_its_own_population(prepared: Prepared) -> None:

@@ -107,6 +107,11 @@ def test_faulty_asks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([f"R={root}", both], "is in the folders of both R and RS"),
         ([real, both, "--synthetic", str(missing)], "leave --synthetic out"),
         ([real, both, "--gate"], "leave --gate out"),
+        ([real, both, "--save-judge", str(missing)], "leave --save-judge out"),
+        ([real, both, "--interactive", "3"], "leave --interactive out"),
+        ([real, both, "--patients", "each"], "leave --patients out"),
+        ([real, both, "--allow-real-masks"], "leave --allow-real-masks out"),
+        ([real, both, "--utility-steps", "5"], "leave --utility-steps out"),
         ([real, both, "--data", str(missing)], "is not a prepared folder"),
     ):
         assert said in refused(capsys, out, "--nnunet", *options), options
