@@ -20,7 +20,7 @@ from synth.io import write_bytes
 NAME = "artefact gate 1"
 PATCH = 8
 SMALLEST = 10
-"""Real images that a gate is learned from, at least."""
+"""Real images, of as many patients, that a gate is learned from, at least."""
 _FLOOR = 1e-3  # added before logarithms, in shares of the intensity window
 _BODY = 0.05
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -131,6 +131,18 @@ class Gate:
         if not len(self.calibration):
             raise DataError("this gate is not calibrated; give it held-out real images with Gate.calibrated")
         return float((1 + (self.calibration >= score).sum()) / (len(self.calibration) + 1))
+
+
+def why_no_gate(patients: Iterable[str]) -> str:
+    """Return why no gate is learned from volumes of these patients, one name a volume; empty where one is.
+
+    >>> why_no_gate(["a", "a", "b"])
+    'a gate is learned from volumes of at least 10 real training patients, there are 2'
+    """
+    count = len(set(patients))
+    if count >= SMALLEST:
+        return ""
+    return f"a gate is learned from volumes of at least {SMALLEST} real training patients, there are {count}"
 
 
 def fit_gate(images: Iterable[np.ndarray]) -> Gate:
