@@ -182,7 +182,7 @@ class Tally:
 
     @property
     def chosen(self) -> str:
-        """Why copies in the set are not like planted ones, see `Evidence.chosen`; empty where no judge looked for any."""
+        """Why copies in the set are not like planted ones, see `Evidence.chosen`; empty where none was looked for."""
         if not self.near_copy:
             return ""
         return "the set was chosen by a near-copy test; audit a set made without --accept of the same model"
