@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.artefact import SMALLEST, Gate, fit_gate
+from evaluation.artefact import Gate, fit_gate, why_no_gate
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.fingerprint import weights_sha256
 from evaluation.functional.privacy import conformal_p_values, patient_index, patient_weights
 from evaluation.privacy.search import References, cell_grid, cells
-from evaluation.segmented import dice_rows
+from evaluation.segmented import dice_rows, unseen
 from evaluation.segmenter import Segmenter
 from synth.data.preparation import working_pair
 from synth.data.schema import Schema
@@ -209,7 +209,8 @@ def fit_acceptance(
 ) -> Acceptance:
     """Return the tests that the real volumes of `evidence` can carry; `without` says why others are absent.
 
-    A test needs held-out volumes of 1 / rate - 1 patients: with fewer no p-value reaches the rate.
+    A test needs held-out volumes of 1 / rate - 1 patients: with fewer no p-value reaches the rate. Agreement is
+    calibrated on those alone who did not train the segmenter.
     cases   digests by side: training; unseen, those held out that did not even choose a checkpoint
     tell    called for every held-out volume
     Errors: ConfigError for a rate that is no share.
@@ -220,8 +221,9 @@ def fit_acceptance(
     without: dict[str, str] = {}
     if evidence.bench.segmenter is None:
         without["agreement"] = evidence.bench.why_not
-    if len(train) < SMALLEST:
-        without["artefact"] = f"a gate is learned from at least {SMALLEST} real volumes, there are {len(train)}"
+    no_gate = why_no_gate(item.whose for item in train)
+    if no_gate:
+        without["artefact"] = no_gate
     if evidence.unaudited or not len(train):
         without["near_copy"] = evidence.unaudited or "no training volume is known"
     few = _too_few(held, rate)
@@ -241,12 +243,16 @@ def fit_acceptance(
     for item in held:
         rows.append(judge.scores(item.image, item.mask))
         tell("calibrated")
+    others = {item.whose for item in unseen(evidence)}
     references: dict[str, Reference] = {}
     for name in (name for name in REASONS if name not in without):
         scored = [(row[name], item) for row, item in zip(rows, held, strict=True) if name in row]
+        if name == "agreement":  # on patients who trained it a segmenter does better than on others
+            scored = [(score, item) for score, item in scored if item.whose in others]
         few = _too_few([item for _, item in scored], rate)
         if few:  # held-out masks without a label have no agreement
-            without[name] = few
+            trained = name == "agreement" and len(others) < len({item.whose for item in held})
+            without[name] = few + (" (those who trained the segmenter left out)" if trained else "")
             continue
         whose = patient_index([item.whose for _, item in scored])
         references[name] = Reference(np.array([score for score, _ in scored], dtype=np.float64), whose)

@@ -46,6 +46,7 @@ def write_acceptance(judge: Acceptance, folder: Path, *, facts: Mapping[str, obj
 
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     try:
+        _restore(folder, old)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if judge.segmenter is not None:
@@ -69,17 +70,23 @@ def write_acceptance(judge: Acceptance, folder: Path, *, facts: Mapping[str, obj
         info["sha256"] = _own_hash(info)
         (partial / ACCEPT_FILE).write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (partial / CARD).write_text(card(replace(judge, sha256=info["sha256"])), encoding="utf-8")
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder} cannot be written ({why}); free room or give another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        _restore(folder, old)
     return info["sha256"]
+
+
+def _restore(folder: Path, old: Path) -> None:
+    """Put the former folder back where no other took its place, else remove it."""
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_acceptance(folder: Path) -> Acceptance:

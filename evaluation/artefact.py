@@ -20,7 +20,7 @@ from synth.io import write_bytes
 NAME = "artefact gate 1"
 PATCH = 8
 SMALLEST = 10
-"""Real images that a gate is learned from, at least."""
+"""Real images, of as many patients, that a gate is learned from, at least."""
 _FLOOR = 1e-3  # added before logarithms, in shares of the intensity window
 _BODY = 0.05
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -121,6 +121,18 @@ class Gate:
     def calibrated(self, images: Iterable[np.ndarray]) -> "Gate":
         """Return the gate with the scores of real images that it was not learned from."""
         return replace(self, calibration=np.array([self.score(image) for image in images], dtype=np.float64))
+
+
+def why_no_gate(patients: Iterable[str]) -> str:
+    """Return why no gate is learned from volumes of these patients, one name a volume; empty where one is.
+
+    >>> why_no_gate(["a", "a", "b"])
+    'a gate is learned from volumes of at least 10 real training patients, there are 2'
+    """
+    count = len(set(patients))
+    if count >= SMALLEST:
+        return ""
+    return f"a gate is learned from volumes of at least {SMALLEST} real training patients, there are {count}"
 
 
 def fit_gate(images: Iterable[np.ndarray]) -> Gate:

@@ -97,6 +97,8 @@ class Evidence:
     selection    hold-out patients that chose the checkpoint: seen by the weights, if not trained on
     interactive  how many synthetic volumes the page holds to be turned
     unaudited    why privacy cannot be judged: `training` is real, but not known to be what trained the generator
+    chosen       why copies among the samples are not like planted ones, so that the audit bounds none and passes none:
+                 a near-copy test chose them
     """
 
     synthetic: Sequence[Judged]
@@ -116,6 +118,7 @@ class Evidence:
     selection: frozenset[str] = frozenset()
     interactive: int = 0
     unaudited: str = ""
+    chosen: str = ""
     utility: "Sequence[UtilityScores]" = ()
 
     def __post_init__(self) -> None:

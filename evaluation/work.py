@@ -5,11 +5,12 @@ Knows what each section measures of which side, and measures nothing.
 
 from collections.abc import Collection, Mapping
 
+from evaluation.artefact import why_no_gate
 from evaluation.evidence import Evidence
 from evaluation.privacy.embeddings import leave_out, no_masks
 from evaluation.privacy.findings import Options
 from evaluation.sections import SECTIONS, SEGMENTING
-from evaluation.sections.artefact import learnable, trials_of
+from evaluation.sections.artefact import trials_of
 from evaluation.segmented import MOST_HELD_OUT, unseen
 
 
@@ -33,7 +34,7 @@ def planned(evidence: Evidence, only: Collection[str] = ()) -> Mapping[str, int]
             steps += len(evidence.synthetic) + min(len(unseen(evidence)), MOST_HELD_OUT)
         if name == "privacy":
             steps += _audited(evidence)
-        if name == "artefact" and learnable(evidence):
+        if name == "artefact" and not why_no_gate(item.whose for item in evidence.training):
             steps += len(evidence.synthetic) + len(evidence.training) + len(evidence.holdout)
             steps += trials_of(len(evidence.holdout))
         out[name] = steps

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIES, MOST_TRIES = 5, 1000
 HOPELESS = 8
-"""Where none of so many first samples of a set was accepted within its tries, the run ends: something is to mend."""
+"""Where none of so many first samples of a shard was accepted within its tries, the run ends: something is to mend."""
 REJECTED = 3
 _SHOWN = 8
 Reasons = Sequence[Sequence[str]]
@@ -138,7 +138,7 @@ def say_exhausted(found: Mapping[int, Reasons], *, judge: str, early: bool) -> i
     tries = sum(map(len, found.values()))
     names = ", ".join(case_name(index) for index in sorted(found)[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    ended = "; the run ends, since no sample was accepted" if early else ""
+    ended = f"; the run ends, since no sample was accepted of the first {len(found)}" if early else ""
     print(
         f"{names}{more}: all {tries} tries were rejected by judge {judge} ({in_words(counts)}){ended}; what was "
         "accepted stays: give more --accept-tries to go on, or mend the model or the ask",
@@ -150,7 +150,8 @@ def say_exhausted(found: Mapping[int, Reasons], *, judge: str, early: bool) -> i
 class Tally:
     """What accepting a set took, summed over the rows of its samples that were accepted by a judge.
 
-    judges, segmenters   their sha256; samples, tries   how many; rejected   tries by reason
+    judges, segmenters   their sha256; rows, samples, tries   how many; rejected   tries by reason
+    near_copy            how many samples a near-copy test chose, or may have: a released row does not say
     Errors: DataError for a row that says it in another form.
     """
 
@@ -159,9 +160,10 @@ class Tally:
 
         self.judges: set[str] = set()
         self.segmenters: set[str] = set()
-        self.samples = self.tries = 0
+        self.rows = self.samples = self.tries = self.near_copy = 0
         self.rejected: Counter[str] = Counter()
         for row in rows:
+            self.rows += 1
             if row.get("acceptance") is None:
                 continue
             try:
@@ -171,11 +173,19 @@ class Tally:
                 self.rejected.update({str(name): int(count) for name, count in told["rejected"].items()})
                 self.samples += 1
                 self.tries += int(row["attempt"]) + 1
+                self.near_copy += "p_values" not in told or "near_copy" in told["p_values"]
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DataError(
                     f"manifest.jsonl: case {row.get('case')} says in another form how it was accepted ({error!r}); "
                     "generate the set again"
                 ) from error
+
+    @property
+    def chosen(self) -> str:
+        """Why copies in the set are not like planted ones, see `Evidence.chosen`; empty where none was looked for."""
+        if not self.near_copy:
+            return ""
+        return "the set was chosen by a near-copy test; audit a set made without --accept of the same model"
 
     def words(self) -> str:
         """Return how many tries it took, and why the others were rejected."""
@@ -184,27 +194,24 @@ class Tally:
         return f"{self.tries} tries, {self.tries - self.samples} rejected ({in_words(self.rejected)})"
 
 
-def note_selection(report: "Report", rows: Sequence[Mapping[str, Any]]) -> None:
+def note_selection(report: "Report", tally: Tally) -> None:
     """Say in a report that a set was chosen by a judge, and of the verdicts that rest on its tests that they are not
-    independent of it. Errors: as `Tally`.
+    independent of it.
     """
     from dataclasses import replace
 
-    from pipelines.gate import IMAGES
-
-    tally = Tally(rows)
     if not tally.samples:
         return
     same = report.fingerprint.get("judge") in tally.segmenters - {""}
     whose = "which holds the segmenter of this report" if same else "with another segmenter than this report's"
     judges = ", ".join(sorted(judge[:16] for judge in tally.judges))
     report.notes.append(
-        f"{tally.samples} of {len(rows)} samples were accepted by judge {judges}, {whose}: {tally.words()}; what its "
+        f"{tally.samples} of {tally.rows} samples were accepted by judge {judges}, {whose}: {tally.words()}; what its "
         "tests (agreement, artefact gate, nearest training volume by correlation) say of the set is optimistic, since "
         "they chose it"
     )
     chosen = "the set was chosen by this test, so that this is optimistic"
-    for name, test in (("alignment", "agreement"), ("artefact", "artefact"), (IMAGES, "near_copy")):
+    for name, test in (("alignment", "agreement"), ("artefact", "artefact")):
         if tally.rejected[test] and name in report.verdicts and (same or name != "alignment"):
             told = report.verdicts[name]
             report.verdicts[name] = replace(told, why=f"{told.why}; {chosen}")

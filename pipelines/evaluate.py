@@ -51,10 +51,10 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
     def run(self) -> int:
         """Judge and write."""
         from evaluation.judge import judge, steps
-        from pipelines.acceptance import note_selection
+        from pipelines.acceptance import Tally, note_selection
         from pipelines.evidence import digests, require_unchanged, seen_by_model
         from pipelines.gate import pass_gate, sections
-        from pipelines.judges import keep_judge
+        from pipelines.judges import calibrated, keep_judge
         from pipelines.progress import progress
         from pipelines.records import rows_beside
 
@@ -64,19 +64,24 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         synthetic = self._check(only)
         judged = digests(synthetic)
         seen = seen_by_model(synthetic)
+        accepted = Tally(rows_beside(synthetic))
+        kept = None
         with self.real_side(seen, self.seed) as (prepared, unaudited):
             evidence = self._evidence(prepared, only, synthetic, seen, unaudited)
+            evidence = replace(evidence, chosen=accepted.chosen)
             if self.save_judge is not None:
-                keep_judge(evidence, prepared, self.save_judge)
+                kept = calibrated(evidence, prepared)
             with progress("judging", steps(evidence, only)) as bar:
                 report = judge(evidence, only=only, progress=lambda _: bar.advance())
             _say_whose(report, prepared, seen, prepared_before=self.data is not None)
         require_unchanged(synthetic, judged)
         report.judged = judged
-        note_selection(report, rows_beside(synthetic))
+        note_selection(report, accepted)
         if report.volumes:
             report.viewer = viewer_source()
         report.write(self.out)
+        if kept is not None and self.save_judge is not None:  # last: a run that was cut short can be repeated as it is
+            keep_judge(kept, evidence.bench, self.save_judge)
         _say(report, self.out)
         return pass_gate(report, self.out, weights=self.model is not None) if self.gate else 0
 
@@ -110,7 +115,9 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             return
         place, out = self.save_judge.resolve(), self.out.resolve()
         given = (self.synthetic, self.data, self.real, self.training, self.holdout)
-        for other in (out / "share", *(one.resolve() for one in given if one is not None)):
+        if out in place.parents and out / "internal" not in place.parents:  # beside what is shared
+            raise OutputError(f"--save-judge {self.save_judge} lies in {out}; give {self.out / 'internal/judge'}")
+        for other in (one.resolve() for one in given if one is not None):
             if place == other or other in place.parents:
                 raise OutputError(f"--save-judge {self.save_judge} lies in {other}; give {self.out / 'internal/judge'}")
         if place == out or place in out.parents:

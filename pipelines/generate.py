@@ -111,7 +111,7 @@ class Generate:
         from pipelines.acceptance import HOPELESS, exhausted, say_exhausted
         from pipelines.engines import made
         from pipelines.progress import progress
-        from pipelines.records import ShardNote, begun_path, finish_set, note_path, record_path, recorded
+        from pipelines.records import ShardNote, begun_path, finish_set, note_path, record_path
         from pipelines.workers import alone, only_one
 
         shard, shards = which
@@ -125,16 +125,21 @@ class Generate:
                 note_path(self.out, shard, shards).unlink(missing_ok=True)
                 self._begin(shard, shards, count)
         held = only_one(self.out / "request.json", shard, f"shard {self.shard} of {self.out}")
-        failed, early = 0, False
+        failed: set[int] = set()
+        # the shard's first samples decide, whatever workers finished beside them
+        first = set(range(shard, count, shards)[:HOPELESS])
+        early = False
         with held, progress("samples", len(todo)) as bar:
-            for done, index in enumerate(made(worker, todo, self), start=1):
+            for index in made(worker, todo, self):
                 bar.advance()
-                failed += self.accept is not None and not record_path(self.out, index).is_file()
-                early = failed == done == HOPELESS and next(recorded(self.out), None) is None
+                if self.accept is not None and not record_path(self.out, index).is_file():
+                    failed.add(index)
+                early = len(first) == HOPELESS and first <= failed
                 if early:
                     break
         if failed:
-            return say_exhausted(exhausted(self.out, todo), judge=str(self.accept), early=early)
+            told = sorted(first) if early else todo
+            return say_exhausted(exhausted(self.out, told), judge=str(self.accept), early=early)
         with alone(self.out):
             missing = len(set(range(count)) - worker.finished())
             if missing:

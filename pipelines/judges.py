@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evaluation.acceptance import Acceptance
     from evaluation.evidence import Bench, Evidence
     from evaluation.segmenter import Segmenter
     from synth.data.prepared import Prepared
@@ -30,12 +31,7 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
     from evaluation.segmenter import load_judge
     from synth.errors import ConfigError
 
-    if judge is not None:
-        folders = [Path(judge)]
-    else:
-        spec = find_spec("evaluation")
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        folders = [path.parent for place in places for path in sorted(Path(place).glob("assets/*/judge.json"))]
+    folders = _shipped() if judge is None else [Path(judge)]
     wanted = ([label.name for label in schema.labels], len(schema.channels), len(schema.grid))
     for folder in folders:
         model, facts = load_judge(folder)
@@ -46,13 +42,29 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
                 f"{model.config.spatial_dims}D; the data has {wanted[0]} in {wanted[1]}, {wanted[2]}D; give another"
             )
         seen = judge_seen(folder, facts)
-        why_not = _of_others(facts, schema) or ("" if judge is None or seen is not None else _UNTOLD)
+        own = facts if judge is None else _shipped_facts(str(facts["weights_sha256"])) if seen is None else None
+        why_not = _of_others(own or facts, schema) or ("" if own or seen else _UNTOLD)
         if judge is not None and why_not:
             print(f"judge {judge} {why_not}")
             return Bench(why_not=f"the judge given by --judge {why_not}")  # stands in reports: no path
         if fits and not why_not:
-            return bench_of(model, facts, seen, prepared, shipped=judge is None)
+            return bench_of(model, own or facts, seen, prepared, shipped=own is not None)
     return Bench(why_not="no shipped judge knows these labels in this population; give --judge FOLDER")
+
+
+def _shipped() -> list[Path]:
+    """Return the folders of the judges that ship with this software."""
+    spec = find_spec("evaluation")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return [path.parent for place in places for path in sorted(Path(place).glob("assets/*/judge.json"))]
+
+
+def _shipped_facts(weights_sha256: str) -> "dict[str, object] | None":
+    """Return what a shipped judge of these very weights, kept elsewhere by --save-judge, says of itself; or None."""
+    from evaluation.segmenter import load_judge
+
+    found = (load_judge(folder)[1] for folder in _shipped())
+    return next((facts for facts in found if facts["weights_sha256"] == weights_sha256), None)
 
 
 _UNTOLD = "does not say which patients trained it (patients.json is missing); train one anew with --save-judge"
@@ -130,13 +142,12 @@ def keep_segmenter(model: "Segmenter", folder: Path, facts: dict[str, object], s
     write_bytes(folder / SEEN_FILE, seen.of_model(digest).dump())
 
 
-def keep_judge(evidence: "Evidence", prepared: "Prepared", folder: Path) -> None:
-    """Write the judge of single samples that the real volumes of `evidence` can carry, and say what it tests.
+def calibrated(evidence: "Evidence", prepared: "Prepared") -> "Acceptance":
+    """Return the judge of single samples that the real volumes of `evidence` can carry.
 
-    Errors: DataError where there is neither a segmenter nor a test to keep; OutputError.
+    Errors: DataError where there is neither a segmenter nor a test to keep.
     """
     from evaluation.acceptance import fit_acceptance
-    from evaluation.acceptance_folder import write_acceptance
     from pipelines.progress import progress
     from synth.errors import DataError
 
@@ -145,10 +156,21 @@ def keep_judge(evidence: "Evidence", prepared: "Prepared", folder: Path) -> None
     digests = {side: tuple(prepared.digest(case) for case in cases) for side, cases in sides.items()}
     with progress("calibrating the judge", len(evidence.holdout)) as bar:
         judge = fit_acceptance(evidence, prepared.schema, cases=digests, tell=lambda _: bar.advance())
-    told = "; ".join(f"no {test}: {why}" for test, why in judge.without.items())
     if judge.segmenter is None and not judge.references:
-        raise DataError(f"there is no judge to save ({told}); give more patients, or leave --save-judge out")
-    sha256 = write_acceptance(judge, folder, facts=evidence.bench.facts, seen=evidence.bench.seen)
+        raise DataError(f"there is no judge to save ({_told(judge)}); give more patients, or leave --save-judge out")
+    return judge
+
+
+def _told(judge: "Acceptance") -> str:
+    return "; ".join(f"no {test}: {why}" for test, why in judge.without.items())
+
+
+def keep_judge(judge: "Acceptance", bench: "Bench", folder: Path) -> None:
+    """Write a judge with what is known of its segmenter, and say what it tests. Errors: OutputError."""
+    from evaluation.acceptance_folder import write_acceptance
+
+    told = _told(judge)
+    sha256 = write_acceptance(judge, folder, facts=bench.facts, seen=bench.seen)
     tests = ", ".join(judge.references) or "no test of single samples"
     print(f"judge {sha256[:16]} in {folder} ({tests}{'; ' if told else ''}{told})")
     print(f"it holds data of real patients: keep {folder} where their images are kept, do not share it")

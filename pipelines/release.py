@@ -15,6 +15,11 @@ _ROW_KEYS = (
     *("case", "seed", "index", "attempt", "model", "condition", "mask_origin", "sampler", "steps", "guidance"),
     *("environment", "files", "software", "seam", "acceptance"),
 )
+_NESTED_KEYS = {
+    "condition": ("attributes", "text", "size", "spacing_mm", "edit"),
+    "acceptance": ("judge", "segmenter", "rejected"),
+}
+"""Of those rows in rows: p-values and agreement of a sample measure it against real patients, and stay inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +186,7 @@ class Release:
                         f"{self.synthetic / MANIFEST} line {number}: {name} is another file there than the one judged; "
                         "generate the set again, and judge that"
                     )
-            kept.append({key: row[key] for key in _ROW_KEYS if key in row} | {"synthetic": True})
+            kept.append({key: _known(key, row[key]) for key in _ROW_KEYS if key in row} | {"synthetic": True})
         if kept:
             written[MANIFEST] = "".join(json.dumps(row, sort_keys=True) + "\n" for row in kept).encode()
         name = "dataset.json"
@@ -226,3 +231,10 @@ class Release:
             "note": "binds this report's verdict to these bytes; no formal (DP) guarantee, not a legal finding",
         }
         write_bytes(part / RELEASE_FILE, (json.dumps(bound, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _known(key: str, value: Any) -> Any:
+    """Return what a row says under a key, by known keys alone where that is a row itself."""
+    if key not in _NESTED_KEYS or not isinstance(value, dict):
+        return value if key not in _NESTED_KEYS else None
+    return {name: value[name] for name in _NESTED_KEYS[key] if name in value}

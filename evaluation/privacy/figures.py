@@ -26,7 +26,7 @@ def figures_of(folds: Sequence[Fold], view: View, design: Design, options: Optio
         float((found < control.min()).mean()), view.n, "lower", "share nearer than any hold-out volume"
     )
     _add_copies(figures, absent, view, options)
-    _add_bounds(figures, absent, view)
+    _add_bounds(figures, absent, view, design.chosen)
     exposed = np.array([row.p_value for row in exposures(folds, first)])
     figures["exposed_patients"] = Figure(
         len(benjamini_hochberg(exposed, q=options.q)) / len(exposed),
@@ -77,16 +77,22 @@ def _add_copies(figures: dict[str, Figure], absent: Absent, view: View, options:
         )
 
 
-def _add_bounds(figures: dict[str, Figure], absent: Absent, view: View) -> None:
+def _add_bounds(figures: dict[str, Figure], absent: Absent, view: View, chosen: str) -> None:
     for name, value, better, what, why in (
         (
             "copy_rate_bound",
             view.bound,
             "lower",
             "share of copies, 95 % bound",
-            "none below 100 %: too few samples, or planted copies that are seen",
+            chosen or "none below 100 %: too few samples, or planted copies that are seen",
         ),
-        ("minimum_detectable", view.detectable(power=80), "lower", "copy rate", "no copy rate is seen with 80 % power"),
+        (
+            "minimum_detectable",
+            None if chosen else view.detectable(power=80),
+            "lower",
+            "copy rate",
+            chosen or "no copy rate is seen with 80 % power",
+        ),
         ("set_level_p", view.set_p, "higher", "p of leaning to training", view.absent.get("set_level", "")),
     ):
         if value is None:

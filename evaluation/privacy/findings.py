@@ -56,6 +56,7 @@ class Design:
     control    negative control of the first embedding
     gates      one a fold; empty where they could not be computed, and why
     left       left-out controls, by what each is near; likewise
+    chosen     why planted copies tell nothing of those among the samples; empty where they do
     """
 
     training: int
@@ -69,6 +70,7 @@ class Design:
     no_left: str
     weights: Membership | None
     no_weights: str
+    chosen: str = ""
 
     @property
     def gate(self) -> BlindGate | None:
@@ -206,6 +208,7 @@ def design_of(folds: Sequence[Fold], names: Sequence[str], *, seed: int) -> Desi
         no_left=no_left,
         weights=weights,
         no_weights=no_weights,
+        chosen=next((fold.evidence.chosen for fold in folds if fold.evidence.chosen), ""),
     )
 
 

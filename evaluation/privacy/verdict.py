@@ -18,7 +18,8 @@ def images_verdict(view: View, design: Design, options: Options, *, real_masks_a
         certain.append(f"{len(view.real)} of {view.n} samples carry the mask of a real patient (--allow-real-masks)")
     if view.same:
         certain.append(f"{len(view.same)} of {view.n} samples are training volumes, voxel for voxel")
-    found, unclear = _signs(view, options), _doubts(view, design, options)
+    found = _signs(view, options)
+    unclear = [design.chosen] if design.chosen else _doubts(view, design, options)
     invalid = _invalid(design)
     # signs of copying rest on hold-out volumes that are like the training ones; without that they say nothing
     failed = certain + ([] if invalid else found)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evaluation.artefact import SMALLEST, Gate, auroc, fit_gate
+from evaluation.artefact import Gate, auroc, fit_gate, why_no_gate
 from evaluation.charts import LEAST_DRAWN, Histogram
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional import conformal_p_values
@@ -45,9 +45,8 @@ def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
     made, train, held = evidence.synthetic, evidence.training, evidence.holdout
     whose = [item.whose for item in held]
     patients = len(set(whose))
-    if not learnable(evidence):
-        learned = len({item.whose for item in train})
-        why = f"a gate is learned from volumes of at least {SMALLEST} real training patients, there are {learned}"
+    why = why_no_gate(item.whose for item in train)
+    if why:
         report.not_computed["artefact.share_flagged"] = report.not_computed["artefact.auroc"] = why
         return
     gate = fit_gate(_told(train, tell)).calibrated(_told(held, tell))
@@ -72,11 +71,6 @@ def artefact(evidence: Evidence, report: Report, tell: Tell) -> None:
     for row, p in zip(report.samples, p_values, strict=True):
         row["artefact_p"] = float(f"{p:.6g}")
     _share(report, int((p_values <= LEVEL + 1e-9).sum()), len(made), patients, control)
-
-
-def learnable(evidence: Evidence) -> bool:
-    """True where there are patients enough to learn a gate from."""
-    return len({item.whose for item in evidence.training}) >= SMALLEST
 
 
 def _told(items: Sequence[Judged], tell: Tell) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """The judge of single samples: its error rate, what each test finds, its folder, and for whom it is none."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,11 @@ def evidence(train: int = 12, held: int = 39, each: int = 1, **changes: Any) -> 
     bench = Bench(cast("Any", Oracle()), {"shell": 1.0, "core": 1.0})
     made = items(0, 1)
     return Evidence(made, items(100, train), items(200, held, each), "phantoms", **{"bench": bench, **changes})
+
+
+def _trained_on(count: int) -> Bench:
+    """A bench whose segmenter was trained on the first of the held-out patients."""
+    return Bench(cast("Any", Oracle()), saw=frozenset(item.whose for item in items(200, count)))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +140,9 @@ def _flipped() -> np.ndarray:
     [
         (evidence(held=18), {"agreement": "18 held-out patients, 19", "artefact": "18", "near_copy": "18"}),
         (evidence(held=38, each=3), {"agreement": "14 held-out patients", "artefact": "14", "near_copy": "14"}),
-        (evidence(train=9), {"artefact": "at least 10 real volumes"}),
+        (evidence(train=9), {"artefact": "at least 10 real training patients, there are 9"}),
+        (replace(evidence(), training=items(100, 12, 3)), {"artefact": "there are 5"}),
+        (evidence(bench=_trained_on(21)), {"agreement": "18 held-out patients, 19 are needed"}),
         (evidence(bench=Bench(why_not="none fits")), {"agreement": "none fits"}),
         (evidence(unaudited="not said"), {"near_copy": "not said"}),
     ],
@@ -146,6 +154,17 @@ def test_what_the_data_cannot_carry_is_told(given: Evidence, absent: dict[str, s
     if not judge.references:
         with pytest.raises(ConfigError, match="no test of single samples"):
             judge.require(SCHEMA, None, name="x")
+
+
+def test_agreement_is_calibrated_on_patients_who_did_not_train_the_segmenter() -> None:
+    found = fit_acceptance(evidence(bench=_trained_on(19)), SCHEMA, cases=CASES)
+    assert {name: one.count for name, one in found.references.items()} == {
+        "agreement": 20,
+        "artefact": 39,
+        "near_copy": 39,
+    }
+    few = fit_acceptance(evidence(bench=_trained_on(39)), SCHEMA, cases=CASES)
+    assert few.without["agreement"].startswith("0 held-out") and "trained the segmenter" in few.without["agreement"]
 
 
 def test_a_rate_that_is_no_share_is_refused() -> None:
@@ -220,6 +239,29 @@ def test_a_folder_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evaluation.acceptance_folder.save_gate", full)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_acceptance(replace(judge, segmenter=None), saved, facts={})
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["judge"]
+    saved.rename(saved.with_name(".judge.old"))  # killed between the two moves
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_acceptance(replace(judge, segmenter=None), saved, facts={})
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["judge"]
+
+
+def test_the_former_judge_comes_back_where_the_new_one_cannot_take_its_place(
+    judge: Acceptance, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    move = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if source.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr("evaluation.acceptance_folder.os.replace", refuse)
     with pytest.raises(OutputError, match="cannot be written"):
         write_acceptance(replace(judge, segmenter=None), saved, facts={})
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -15,8 +15,10 @@ from evaluation.acceptance import Reference, fit_acceptance
 from evaluation.acceptance_folder import write_acceptance
 from evaluation.evidence import Bench, Evidence, Judged
 from evaluation.segmenter import Segmenter, SegmenterConfig, as_saved
-from pipelines.acceptance import HOPELESS, Tally, note_selection
+from pipelines.acceptance import HOPELESS
 from pipelines.cli import run
+from pipelines.gate import IMAGES
+from pipelines.records import record_path
 from synth.data.prepared import Prepared
 from synth.errors import DataError
 from tests.conftest import phantom, tiny_recipe, write_dataset
@@ -204,6 +206,31 @@ def test_a_judge_that_rejects_everything_ends_the_run_early(
     assert "each sample may take up to 2" in capsys.readouterr().out and not (tmp_path / "dry").exists()
 
 
+def test_the_first_samples_alone_end_a_run_early(
+    model: Path, fitted: Acceptance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What other workers finished beside them, accepted or not, and in which order, changes nothing."""
+    judge, out = judge_that(fitted, tmp_path / "mild", {}), tmp_path / "out"
+    finished = []
+
+    def made(worker: Any, todo: list[int], how: Any) -> Any:
+        for index in (HOPELESS + 2, *range(HOPELESS - 1, -1, -1), HOPELESS):
+            path = record_path(out, index)
+            path.parent.mkdir(exist_ok=True)
+            if index < HOPELESS:
+                path.with_suffix(".rejected").write_text('[["artefact"]]')
+            else:
+                path.write_text("{}")
+            finished.append(index)
+            yield index
+
+    monkeypatch.setattr("pipelines.engines.made", made)
+    assert generate(model, out, "--count", HOPELESS + 9, "--accept", judge, "--accept-tries", 1) == 3
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"all {HOPELESS} tries were rejected" in told and f"of the first {HOPELESS}" in told
+    assert finished[-1] == 0 and len(finished) == HOPELESS + 1
+
+
 def test_a_night_with_some_refusals_goes_on_after_a_kill(model: Path, fitted: Acceptance, tmp_path: Path) -> None:
     """Samples that used up their tries before the kill do not end the run as if none had ever been accepted."""
     judge, out = judge_that(fitted, tmp_path / "mild", {}), tmp_path / "out"
@@ -318,6 +345,33 @@ def test_a_judge_is_saved_used_and_told_of(journey: dict[str, Path], capsys: pyt
     (note,) = [note for note in notes["notes"] if "were accepted by judge" in note]
     assert Acceptance.load(work / "lax").sha256[:16] in note and "holds the segmenter of this report" in note
     assert "6 tries, none rejected" in note and f"note: {note}" in said
+    assert evaluate("second", "audited", "--judge", judge, "--only", "privacy", "--gate") == 4
+    audited = json.loads((work / "audited" / "report.json").read_text())
+    why = "the set was chosen by a near-copy test; audit a set made without --accept of the same model"
+    assert audited["not_computed"]["privacy.copy_rate_bound"] == why and why in audited["verdicts"][IMAGES]["why"]
+
+
+def test_an_evaluation_that_was_cut_short_is_repeated_as_it_is(
+    journey: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    judge = out / "internal" / "judge"
+    assert generate(journey["model"], tmp_path / "set", "--count", 2) == 0
+    line = ["--synthetic", str(tmp_path / "set"), "--data", str(journey["data"]), "--out", str(out)]
+    line += ["--only", "alignment", "--judge-steps", "2", "--save-judge", str(judge)]
+
+    def cut(*_: object, **__: object) -> None:
+        raise DataError("cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluation.judge.judge", cut)
+        assert run("evaluate", line) == 2 and "cut short" in refused(capsys)
+        path = tmp_path / "set" / "manifest.jsonl"
+        rows = path.read_text()
+        path.write_text(rows.replace('"attempt": 0', '"acceptance": {"judge": 3}, "attempt": 0'))
+        assert run("evaluate", line) == 2 and "in another form how it was accepted" in refused(capsys)
+        path.write_text(rows)
+    assert run("evaluate", line) == 0 and Acceptance.load(judge).references
 
 
 def test_a_judge_is_not_kept_where_it_does_not_belong(
@@ -329,46 +383,11 @@ def test_a_judge_is_not_kept_where_it_does_not_belong(
     line = ["--synthetic", str(synthetic), "--data", str(journey["data"]), "--out", str(out), "--save-judge"]
     for place, said in (
         (out / "share" / "judge", "lies in"),
+        (out / "judge", "lies in"),
+        (out / "internal", "lies in"),
         (synthetic / "judge", "lies in"),
         (tmp_path, "holds --out"),
         (tmp_path / "mine", "is not empty; give another folder"),
     ):
         assert run("evaluate", [*line, str(place)]) == 2
         assert said in refused(capsys) and not out.exists()
-
-
-class _Report:
-    """What `note_selection` writes into."""
-
-    def __init__(self, segmenter: str) -> None:
-        from evaluation.report import Verdict
-
-        self.fingerprint = {"judge": segmenter}
-        self.notes: list[str] = []
-        self.verdicts = {name: Verdict(True, "good") for name in ("alignment", "artefact", "privacy.images", "control")}
-
-
-@pytest.mark.parametrize(
-    ("segmenter", "rejected", "marked"),
-    [
-        ("s", {"agreement": 2}, {"alignment"}),
-        ("other", {"agreement": 2}, set()),
-        ("s", {"artefact": 1, "near_copy": 1}, {"artefact", "privacy.images"}),
-        ("s", {}, set()),
-    ],
-)
-def test_verdicts_on_tests_that_chose_the_set_say_so(
-    segmenter: str, rejected: dict[str, int], marked: set[str]
-) -> None:
-    report: Any = _Report(segmenter)
-    told = {"judge": "j" * 64, "segmenter": "s", "rejected": rejected}
-    note_selection(report, [{"case": "a", "attempt": 2, "acceptance": told}, {"case": "b", "attempt": 0}])
-    assert {name for name, one in report.verdicts.items() if "optimistic" in one.why} == marked
-    assert len(report.notes) == 1 and report.notes[0].startswith(
-        "1 of 2 samples were accepted by judge jjjjjjjjjjjjjjjj"
-    )
-    plain: Any = _Report(segmenter)
-    note_selection(plain, [{"case": "b", "attempt": 0}])
-    assert plain.notes == []
-    with pytest.raises(DataError, match="case c says in another form"):
-        Tally([{"case": "c", "attempt": 0, "acceptance": {"judge": 3}}])

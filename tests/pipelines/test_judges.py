@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.acceptance import Acceptance
 from evaluation.segmenter import Segmenter
-from pipelines.judges import find_bench, keep_segmenter, train_bench
+from pipelines.judges import find_bench, keep_judge, keep_segmenter, train_bench
 from synth.data.prepared import Prepared
 from synth.data.seen import SEEN_FILE, Seen
 from synth.errors import CheckpointError, ConfigError
@@ -79,6 +80,23 @@ def test_a_judge_that_does_not_say_who_trained_it_judges_nothing(judge: Path, pr
     (judge / SEEN_FILE).unlink()
     why = find_bench(str(judge), prepared.schema, prepared).why_not
     assert "--save-judge" in why and str(judge) not in why
+
+
+def test_the_shipped_judge_is_known_where_it_was_kept(prepared: Prepared, tmp_path: Path) -> None:
+    """--save-judge keeps it without who trained it, which is not known; its own facts count, not those beside it."""
+    labels = tuple(Label(value=n, name=name) for n, name in enumerate(("csf", "gm", "wm", "lesion"), start=1))
+    ours = {"labels": labels, "channels": ("MR",), "spacing_mm": (2.6, 2.6, 2.6), "population": "simulated cohort"}
+    schema = replace(prepared.schema, **ours)
+    shipped = find_bench(None, schema)
+    kept = tmp_path / "judge"
+    keep_judge(Acceptance(schema=schema, segmenter=shipped.segmenter), shipped, kept)
+    told = json.loads((kept / "judge.json").read_text())
+    (kept / "judge.json").write_text(json.dumps({**told, "held_out_dice": {"csf": 1.0}, "population": "others"}))
+    found = find_bench(str(kept), schema)
+    assert found.segmenter is not None and found.seen is None
+    assert (found.recorded_dice, found.note, found.facts) == (shipped.recorded_dice, shipped.note, shipped.facts)
+    elsewhere = find_bench(str(kept), replace(schema, population="others"))
+    assert elsewhere.segmenter is None and "the data is of 'others'" in elsewhere.why_not
 
 
 def test_the_shipped_judge_is_for_its_own_population(prepared: Prepared) -> None:

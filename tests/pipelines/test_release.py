@@ -253,3 +253,19 @@ def test_options_that_do_not_go_together_are_refused(
         assert run("evaluate", [*base, *more]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_row_says_in_rows_is_released_by_known_keys(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path
+) -> None:
+    """How near a sample lies to its nearest training volume is nobody's business."""
+    path = synthetic / "manifest.jsonl"
+    told = {"judge": "j", "segmenter": "s", "rejected": {"artefact": 1}}
+    inside = {"agreement": 0.5, "p_values": {"near_copy": 0.06}}
+    asked = {"attributes": {"age": 3}, "text": "a"}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    more = {"condition": {**asked, "from": "p01"}, "acceptance": {**told, **inside}}
+    path.write_text("".join(json.dumps({**row, **more}) + "\n" for row in rows))
+    assert release(synthetic, reported(True), tmp_path / "out") == 0
+    kept = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert [(row["condition"], row["acceptance"]) for row in kept] == [(asked, told)] * len(rows)
