@@ -3,7 +3,7 @@
 Knows readers and the evidence, no section and no option of a verb.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,9 +46,15 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
         )
 
 
-def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Judged]":
-    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
+def synthetic_set(
+    folder: Path, schema: "Schema", *, attribute: str, masks: Collection[str | None] = ()
+) -> "list[Judged]":
+    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name.
+
+    masks   `mask_digest` of real masks: a sample on an edit of one counts as on a real one
+    """
     from evaluation.evidence import Judged
+    from pipelines.origins import edits_patient
     from pipelines.records import rows_beside
     from synth.data.preparation import working_pair
     from synth.data.reading import read_image, read_mask
@@ -87,6 +93,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
         image, labels, _ = working_pair(native, mask, schema)
         row = told.get(case.id, {"condition": {"attributes": {}}})
         condition = row["condition"]
+        edited = (condition.get("edit") or {}).get("of", {}).get("masks", ())
         out.append(
             Judged(
                 case.id,
@@ -95,7 +102,8 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
                 str(condition["attributes"].get(attribute, "")),
                 attributes=condition["attributes"],
                 text=condition.get("text"),
-                mask_origin=row.get("mask_origin"),
+                mask_origin="real" if set(edited) & set(masks) else row.get("mask_origin"),
+                edits_patient=edits_patient(row),
                 native_grid=native.grid,
                 native_spacing_mm=tuple(float(step) for step in native.spacing_mm),
                 asked_grid=tuple(condition.get("size") or ()),
