@@ -92,6 +92,7 @@ class Edit:
         """Errors: ConfigError, OutputError for options that do not go together."""
         from pipelines.generate import LARGEST_GUIDANCE, LARGEST_STEPS
         from pipelines.places import require_apart
+        from pipelines.spots import Spot
         from synth.errors import ConfigError
 
         if (self.masks is None) == (not self.place):
@@ -102,7 +103,8 @@ class Edit:
             raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
         if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:
             raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
-        self.spots(0)
+        for text in self.place:
+            Spot.parse(text, seed=0)
         require_apart(self.out, self.images, self.masks)
 
     def _job(self) -> "Job":

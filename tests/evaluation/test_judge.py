@@ -142,13 +142,15 @@ def test_every_family_is_drawn_and_no_volume_of_the_population_is_told(tmp_path:
 
 
 def test_what_may_show_a_patient_stays_inside() -> None:
-    """A training volume among the samples, or a sample on a real mask, is no picture for others."""
+    """A training volume among the samples, a sample on a real mask or an edit of a patient's image, is no picture for others."""
     training, made = items(40, 6), items(0, 6)
     made[1] = replace(made[1], mask_origin="real")
+    made[5] = replace(made[5], edits_patient=True)
     made[4] = replace(training[2], case="copy")
-    report = judged(made, training=training)
+    report = judged(made, training=training, interactive=6)
+    assert {one.caption.split(":")[0] for one in report.volumes} == {"c0", "c2", "c3"}
     captions = [caption for caption, _, inside in report.pictures if not inside]
-    assert len(captions) == 1 and "4 of 6" in captions[0] and "2 that may show a patient are left out" in captions[0]
+    assert len(captions) == 1 and "3 of 6" in captions[0] and "3 that may show a patient are left out" in captions[0]
     unasked = judge(Evidence(made, training, [], "phantoms"), only=["pictures"])
     assert all(inside for _, _, inside in unasked.pictures)
 
