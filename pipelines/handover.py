@@ -211,7 +211,8 @@ def _take_made(
 def fair_folds(cases: Sequence[RealCase], made: Sequence[str], how: "Merge", shown: set[str]) -> "list[Fold]":
     """Return folds that validate on patients whom neither the model saw nor the set shows.
 
-    shown   digests of the masks that the set was given, and of images and masks that it has edits of. Errors: DataError where every patient is one of those.
+    shown   digests of the masks that the set was given, and of images and masks that it has edits of
+    Errors: DataError where every patient is one of those.
     """
     from synth.data.folds import Fold, make_folds
     from synth.errors import DataError
@@ -221,8 +222,8 @@ def fair_folds(cases: Sequence[RealCase], made: Sequence[str], how: "Merge", sho
     free = {case.case: case.patient for case in cases if case.patient not in known}
     if not free:
         raise DataError(
-            "the model saw every patient of --into, or the set shows their masks or images, so that nobody is left to validate "
-            "on; train it on data prepared with --test or --folds"
+            "the model saw every patient of --into, or the set shows their masks or images, so that nobody is left to "
+            "validate on; train it on data prepared with --test or --folds"
         )
     count = min(how.folds, len(set(free.values())))
     held = [fold.val for fold in make_folds(free, count=count, seed=how.seed)] if count > 1 else [tuple(sorted(free))]

@@ -44,7 +44,19 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_blobs_are_placed_and_a_cut_run_completes(lesion_model: Path, begun: Path, tmp_path: Path) -> None:
     spot = f"lesion@{shell_of(begun)}:0.1"
-    common = [str(lesion_model), "--images", str(begun), "--place", spot, "--place", spot, "--seed", "5", "--margin-mm", "5"]
+    common = [
+        str(lesion_model),
+        "--images",
+        str(begun),
+        "--place",
+        spot,
+        "--place",
+        spot,
+        "--seed",
+        "5",
+        "--margin-mm",
+        "5",
+    ]
     out = tmp_path / "edited"
     out.mkdir()
     (out / ".request.json.partial").write_text("{")  # a kill as the ask was kept
