@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from synth.data.prepared import Prepared, PreparedCase
     from synth.data.schema import Schema
     from synth.data.seen import Seen
+    from synth.volume import Volume
 
 
 def seen_by_model(folder: Path) -> "Seen | None":
@@ -73,16 +74,7 @@ def synthetic_set(
         if case.mask is None:
             raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
         native = read_image(case, dataset, varied=False)
-        if native.channels != len(schema.intensities):
-            raise DataError(
-                f"{folder}: case {case.id} has {native.channels} channels, the real data has "
-                f"{len(schema.intensities)}; judge like with like"
-            )
-        if native.spatial_dims != len(schema.grid):
-            raise DataError(
-                f"{folder}: case {case.id} is {native.spatial_dims}D, the real data {len(schema.grid)}D; "
-                "judge like with like"
-            )
+        _require_like(native, schema, f"{folder}: case {case.id}")
         mask = read_mask(case, dataset, native)
         # a fine-tuned model knows labels that its new data lacks, and may make none of them
         for value in strange.keys() & set(values_of(mask.data)) if strange else ():
@@ -111,6 +103,18 @@ def synthetic_set(
             )
         )
     return out
+
+
+def _require_like(native: "Volume", schema: "Schema", where: str) -> None:
+    """Errors: DataError that begins with `where`, for other channels or dimensions than the real data's."""
+    from synth.errors import DataError
+
+    if native.channels != len(schema.intensities):
+        raise DataError(
+            f"{where} has {native.channels} channels, the real data has {len(schema.intensities)}; judge like with like"
+        )
+    if native.spatial_dims != len(schema.grid):
+        raise DataError(f"{where} is {native.spatial_dims}D, the real data {len(schema.grid)}D; judge like with like")
 
 
 def require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, ...]) -> None:
