@@ -32,6 +32,7 @@ class Judged:
     attributes   asked for (synthetic) or recorded (real)
     text         asked for; None without
     mask_origin  generated, real or given; None where nothing says
+    edits_patient   an edit of an image not known to be synthetic: beyond the edit it is a patient's
     native_grid, native_spacing_mm   of the volume itself, which is judged on the evidence's grid; empty where not known
     asked_grid, asked_spacing_mm     asked for; empty without
     """
@@ -44,6 +45,7 @@ class Judged:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     text: str | None = None
     mask_origin: str | None = None
+    edits_patient: bool = False
     native_grid: tuple[int, ...] = ()
     native_spacing_mm: tuple[float, ...] = ()
     asked_grid: tuple[int, ...] = ()

@@ -44,7 +44,7 @@ class Edit:
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Attributes, name=value (repeatable)."""
     seed: int = 0
-    """Image i has the seed (SEED, i, 0), the k-th blob the shape of SEED + k."""
+    """Image i has the seed (SEED, i, 0), its k-th blob a shape drawn from (SEED, i, k)."""
     steps: int | None = None
     """Sampling steps; the model's own otherwise."""
     sampler: SamplerName | None = None
@@ -82,16 +82,18 @@ class Edit:
         print(f"{pairs.count} edited pairs in {self.out}; beyond {self.margin_mm:g} mm they are the given images")
         return 0
 
-    def spots(self) -> "list[Spot]":
-        """Return what is placed, in turn. Errors: ConfigError."""
-        from pipelines.spots import Spot
+    def spots(self, index: int) -> "list[Spot]":
+        """Return what is placed in pair `index`, in turn. Errors: ConfigError."""
+        from pipelines.spots import Spot, spot_seed
 
-        return [Spot.parse(text, seed=self.seed + number) for number, text in enumerate(self.place)]
+        return [Spot.parse(text, seed=spot_seed(self.seed, index, k)) for k, text in enumerate(self.place)]
 
     def _check(self) -> None:
         """Errors: ConfigError, OutputError for options that do not go together."""
         from pipelines.generate import LARGEST_GUIDANCE, LARGEST_STEPS
-        from synth.errors import ConfigError, OutputError
+        from pipelines.places import require_apart
+        from pipelines.spots import Spot
+        from synth.errors import ConfigError
 
         if (self.masks is None) == (not self.place):
             raise ConfigError("give --masks, a folder of changed masks, or --place, what to put into them; not both")
@@ -101,12 +103,9 @@ class Edit:
             raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
         if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:
             raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
-        self.spots()
-        out = self.out.resolve()
-        for given in (self.images, self.masks):
-            place = None if given is None else given.resolve()
-            if place is not None and (out == place or place in out.parents or out in place.parents):
-                raise OutputError(f"--out {self.out} and {given} lie in one another; give another --out")
+        for text in self.place:
+            Spot.parse(text, seed=0)
+        require_apart(self.out, self.images, self.masks)
 
     def _job(self) -> "Job":
         from pipelines.asks import Job, mask_files
@@ -148,7 +147,7 @@ class Edit:
         if path.is_file():
             if path.read_text(encoding="utf-8") != asked:
                 raise OutputError(f"{self.out} was begun with another ask; give another --out")
-        elif any(self.out.iterdir()):
+        elif any(found.name != f".{REQUEST}.partial" for found in self.out.iterdir()):  # a kill as this was written
             raise OutputError(f"{self.out} is not empty; give another --out")
         else:
             write_bytes(path, asked.encode())
@@ -159,9 +158,11 @@ class Pairs:
 
     def __init__(self, how: Edit, worker: "Worker") -> None:
         from pipelines.evidence import require_order
+        from pipelines.records import rows_beside
         from synth.formats import read
 
-        self.how, self.worker, self.spots = how, worker, how.spots()
+        self.how, self.worker = how, worker
+        self.rows = {row["case"]: row for row in rows_beside(how.images)}
         self.dataset = read(how.images)
         require_order(how.images, self.dataset.channels, worker.asks.schema.channels)
         self.changed = {one.case: one for one in worker.job.masks} if how.masks is not None else {}
@@ -177,7 +178,7 @@ class Pairs:
 
         case = self.dataset.cases[index].id
         try:
-            _, *masks = self._masks(index)
+            _, _, *masks = self._masks(index)
             for before, after in zip(masks[:-1], masks[1:], strict=True):
                 before.require_same_geometry(after, case=case)
                 if not (before.data != after.data).any():
@@ -187,6 +188,7 @@ class Pairs:
 
     def make(self, index: int) -> None:
         """Edit and write pair `index`; its record comes last."""
+        from pipelines.origins import source_of
         from pipelines.records import record_path
         from synth.config import plain
         from synth.editing import Inpaint, changed
@@ -195,31 +197,39 @@ class Pairs:
         from synth.io import write_bytes
         from synth.sample import Condition
 
-        asks = self.worker.asks
-        image, *masks = self._masks(index)
+        asks, case = self.worker.asks, self.dataset.cases[index]
+        image, stored, *masks = self._masks(index)
+        source = source_of(case, self.how.images, self.rows.get(case.id), image, stored)
+        spots = self.how.spots(index)
         sample: Any = None
+        stages: list[dict[str, Any]] = []
         for before, after in zip(masks[:-1], masks[1:], strict=True):
             ask = Condition(mask=after, image=image, text=asks.text(index), attributes=asks.attributes(index))
             edit = Inpaint(region=changed(before, after), margin_mm=self.how.margin_mm)
             seed = Seed(self.how.seed, index)
             sample = next(self.worker.generator.generate([ask], seeds=[seed], edit=edit))
             image = sample.image
+            placed = spots[len(stages)] if spots else None
+            told = {} if placed is None else {"placed": placed.spelled, "seed": placed.seed}
+            stages.append({**edit.told(), **told})
         row: dict[str, Any] = {**plain(sample.provenance), "synthetic": True}
-        if self.spots:
-            row["condition"]["edit"]["placed"] = [spot.spelled for spot in self.spots]
+        row["condition"]["edit"] = {"stages": stages, **source}
+        if self.rows.get(case.id, {}).get("mask_origin") == "real":
+            row["mask_origin"] = "real"  # what of it was not changed is the patient's still
         row["files"] = self.worker.writer.add(row["case"], sample.image, sample.mask, Told.of(row))
         write_bytes(record_path(self.how.out, index), json.dumps(row, sort_keys=True).encode())
 
     def _masks(self, index: int) -> "list[Volume]":
-        """Return the image, its mask, and the mask after each change, labels as the model numbers them."""
+        """Return the image, its mask as stored, and as the model numbers labels: that, and it after each change."""
         from synth.data.reading import read_image, read_labels, read_mask
         from synth.editing import place_label
         from synth.errors import DataError, nearest
 
         case = self.dataset.cases[index]
         image = read_image(case, self.dataset, varied=False)
-        out = [image, self._named(read_mask(case, self.dataset, image), case.id)]
-        for spot in self.spots:
+        stored = read_mask(case, self.dataset, image)
+        out = [image, stored, self._named(stored, case.id)]
+        for spot in self.how.spots(index):
             out.append(place_label(out[-1], label=spot.label, at=spot.at, ml=spot.ml, seed=spot.seed))
         if self.how.masks is not None:
             if case.id not in self.changed:

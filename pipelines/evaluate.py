@@ -152,7 +152,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         features = self.feature_settings(self.out, schema.spacing_mm)
         bench = find_bench(self.judge, schema, prepared)
         known = bench.segmenter.config.attribute if bench.segmenter is not None else class_attribute(schema)
-        made = synthetic_set(synthetic, schema, attribute=known)
+        made = synthetic_set(synthetic, schema, attribute=known, masks={row.mask_digest for row in prepared.rows})
         self.require_others(prepared, made)
         asked = not only or bool(SEGMENTING & set(only)) or self.save_judge is not None
         if bench.segmenter is None and self.judge is None and self.judge_steps and asked:

@@ -3,7 +3,7 @@
 Knows readers and the evidence, no section and no option of a verb.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from synth.data.prepared import Prepared, PreparedCase
     from synth.data.schema import Schema
     from synth.data.seen import Seen
+    from synth.volume import Volume
 
 
 def seen_by_model(folder: Path) -> "Seen | None":
@@ -46,9 +47,15 @@ def real_set(prepared: "Prepared", cases: "Sequence[PreparedCase]") -> "Iterator
         )
 
 
-def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Judged]":
-    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name."""
+def synthetic_set(
+    folder: Path, schema: "Schema", *, attribute: str, masks: Collection[str | None] = ()
+) -> "list[Judged]":
+    """Return a generated dataset as the judge takes it: on the real data's working grid, mapped, labels by name.
+
+    masks   `mask_digest` of real masks: a sample on an edit of one counts as on a real one
+    """
     from evaluation.evidence import Judged
+    from pipelines.origins import edits_patient
     from pipelines.records import rows_beside
     from synth.data.preparation import working_pair
     from synth.data.reading import read_image, read_mask
@@ -67,16 +74,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
         if case.mask is None:
             raise DataError(f"{folder}: case {case.id} has no mask; pairs are judged, so give it one or drop it")
         native = read_image(case, dataset, varied=False)
-        if native.channels != len(schema.intensities):
-            raise DataError(
-                f"{folder}: case {case.id} has {native.channels} channels, the real data has "
-                f"{len(schema.intensities)}; judge like with like"
-            )
-        if native.spatial_dims != len(schema.grid):
-            raise DataError(
-                f"{folder}: case {case.id} is {native.spatial_dims}D, the real data {len(schema.grid)}D; "
-                "judge like with like"
-            )
+        _require_like(native, schema, f"{folder}: case {case.id}")
         mask = read_mask(case, dataset, native)
         # a fine-tuned model knows labels that its new data lacks, and may make none of them
         for value in strange.keys() & set(values_of(mask.data)) if strange else ():
@@ -87,6 +85,7 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
         image, labels, _ = working_pair(native, mask, schema)
         row = told.get(case.id, {"condition": {"attributes": {}}})
         condition = row["condition"]
+        edited = (condition.get("edit") or {}).get("of", {}).get("masks", ())
         out.append(
             Judged(
                 case.id,
@@ -95,7 +94,8 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
                 str(condition["attributes"].get(attribute, "")),
                 attributes=condition["attributes"],
                 text=condition.get("text"),
-                mask_origin=row.get("mask_origin"),
+                mask_origin="real" if set(edited) & set(masks) else row.get("mask_origin"),
+                edits_patient=edits_patient(row),
                 native_grid=native.grid,
                 native_spacing_mm=tuple(float(step) for step in native.spacing_mm),
                 asked_grid=tuple(condition.get("size") or ()),
@@ -103,6 +103,18 @@ def synthetic_set(folder: Path, schema: "Schema", *, attribute: str) -> "list[Ju
             )
         )
     return out
+
+
+def _require_like(native: "Volume", schema: "Schema", where: str) -> None:
+    """Errors: DataError that begins with `where`, for other channels or dimensions than the real data's."""
+    from synth.errors import DataError
+
+    if native.channels != len(schema.intensities):
+        raise DataError(
+            f"{where} has {native.channels} channels, the real data has {len(schema.intensities)}; judge like with like"
+        )
+    if native.spatial_dims != len(schema.grid):
+        raise DataError(f"{where} is {native.spatial_dims}D, the real data {len(schema.grid)}D; judge like with like")
 
 
 def require_order(folder: Path, channels: tuple[str, ...], wanted: tuple[str, ...]) -> None:

@@ -31,6 +31,21 @@ class Model(TypedDict):
     name: NotRequired[str]
 
 
+class Source(TypedDict):
+    """What an edit was made of: digests of images and masks, sha256 of models."""
+
+    images: list[str]
+    masks: list[str]
+    models: list[str]
+
+
+class Edited(TypedDict):
+    """What a row says of an edit as far as judging takes it."""
+
+    of: NotRequired[Source]
+    of_synthetic: NotRequired[str]
+
+
 class Asked(TypedDict):
     """What a sample was asked with."""
 
@@ -38,6 +53,7 @@ class Asked(TypedDict):
     text: NotRequired[str | None]
     size: NotRequired[list[Count] | None]
     spacing_mm: NotRequired[list[FiniteFloat] | None]
+    edit: NotRequired[Edited | None]
 
 
 class Row(TypedDict):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.joining import whole_set
+from pipelines.origins import as_given, shown_by_edit
 
 if TYPE_CHECKING:
     from pipelines.merge import Merge
@@ -66,6 +67,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     for row in _shown("synthetic cases", chosen):
         files, digest = _take_made(writer, by_id[row["case"]], made, lie, order, row.get("mask_affine"))
         shown |= {digest} if row.get("mask_origin") != "generated" and digest else set()
+        shown |= shown_by_edit(row, cases)
         lines.append((json.dumps({**row, "files": files}, sort_keys=True) + "\n").encode())
     folds = fair_folds(cases, [row["case"] for row in chosen], how, shown)
     write_file(out / ROWS, lines)
@@ -196,35 +198,32 @@ def _take_made(
 
     given   affine of the mask that it follows, whose voxels count as they lay then
     """
-    import numpy as np
-
-    from synth.data.orientation import lying_as
     from synth.data.prepared import mask_digest
     from synth.data.reading import read_image, read_mask
 
     image = read_image(case, made, varied=False)
     mask: Volume = read_mask(case, made, image)
-    own = mask if given is None else lying_as(mask, np.array(given, dtype=np.float64).reshape(4, 4))
-    digest = mask_digest(own.data)
+    digest = mask_digest(as_given(mask, given).data)
     placed = lie.take(image.replace(data=image.data[list(order)]))
     return writer.add(case.id, placed, lie.take(mask)), digest
 
 
 def fair_folds(cases: Sequence[RealCase], made: Sequence[str], how: "Merge", shown: set[str]) -> "list[Fold]":
-    """Return folds that validate on patients whom neither the model saw nor the masks of the set show.
+    """Return folds that validate on patients whom neither the model saw nor the set shows.
 
-    shown   digests of the masks that the set was given. Errors: DataError where every patient is one of those.
+    shown   digests of the masks that the set was given, and of images and masks that it has edits of
+    Errors: DataError where every patient is one of those.
     """
     from synth.data.folds import Fold, make_folds
     from synth.errors import DataError
 
     known = known_patients(cases, how)
-    known |= {case.patient for case in cases if case.mask_digest in shown}
+    known |= {case.patient for case in cases if {case.digest, case.mask_digest} & shown}
     free = {case.case: case.patient for case in cases if case.patient not in known}
     if not free:
         raise DataError(
-            "the model saw every patient of --into, or the set follows their masks, so that nobody is left to validate "
-            "on; train it on data prepared with --test or --folds"
+            "the model saw every patient of --into, or the set shows their masks or images, so that nobody is left to "
+            "validate on; train it on data prepared with --test or --folds"
         )
     count = min(how.folds, len(set(free.values())))
     held = [fold.val for fold in make_folds(free, count=count, seed=how.seed)] if count > 1 else [tuple(sorted(free))]

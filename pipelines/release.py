@@ -69,6 +69,7 @@ class Release:
             raise DataError(
                 f"{self.synthetic} is laid out as {dataset.layout}; judge and release the nnU-Net set, and export that"
             )
+        self._require_no_edits(known - flagged)
         files = self._files(dataset, judged, known, flagged)
         part = self.out.resolve().with_name(f".{self.out.resolve().name}.partial")
         shutil.rmtree(part, ignore_errors=True)
@@ -108,6 +109,19 @@ class Release:
                 raise DataError(f"{path} does not stand in the report; run `synth evaluate` again")
             if name in judged:
                 self._judged_bytes(name, judged)
+
+    def _require_no_edits(self, cases: set[str]) -> None:
+        """Errors: DataError where one of the cases is an edit of an image not known to be synthetic."""
+        from pipelines.origins import edits_patient
+        from pipelines.records import rows_beside
+        from synth.errors import DataError
+
+        for row in rows_beside(self.synthetic):
+            if row["case"] in cases and edits_patient(row):
+                raise DataError(
+                    f"{self.synthetic}: case {row['case']} is an edit of an image not known to be synthetic, which it "
+                    "is beyond the edit; release edits of generated samples"
+                )
 
     def _files(self, dataset: "Dataset", judged: dict[str, str], known: set[str], flagged: set[str]) -> list[str]:
         """Return the files to copy, relative to the set. Errors: DataError where set and report do not agree."""

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 _SPELLED = re.compile(r"(?P<label>.+)@(?P<at>[0-9]+(,[0-9]+){1,2}):(?P<ml>[0-9.eE+-]+)")
 
 
+def spot_seed(seed: int, index: int, number: int) -> int:
+    """Return the seed of the shape of blob `number` in image `index`.
+
+    >>> len({spot_seed(seed, index, number) for seed in (0, 1) for index in (0, 1) for number in (0, 1)})
+    8
+    """
+    from synth.rng import sequence
+
+    return int(sequence(seed, index, "spot", number).generate_state(1)[0])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spot:
     """A blob placed by hand: of which label, at which voxel, how large, and the seed of its shape."""

@@ -100,6 +100,7 @@ class UtilityOptions:
         if self.export_arms is not None and self.export_arms.resolve() == out.resolve():
             raise ConfigError(f"--export-arms and --out are both {out}; give each its own")
         try:
+            require_no_patients(made)
             test = unseen(prepared, seen)
         except DataError as error:
             if self.export_arms is not None:
@@ -114,6 +115,17 @@ class UtilityOptions:
         folder = self.utility_folder or out.resolve().with_name(f"{out.resolve().name}-utility")
         wanted = configs if self.utility else []
         return [run_experiment(prepared, volumes, one, folder, workers=self.utility_workers) for one in wanted]
+
+
+def require_no_patients(made: "Sequence[Judged]") -> None:
+    """Errors: DataError where samples are edits of images of patients, who may be those to test on."""
+    from synth.errors import DataError
+
+    if count := sum(item.edits_patient for item in made):
+        raise DataError(
+            f"{count} of {len(made)} samples are edits of images not known to be synthetic, whose patients may be "
+            "those to test on; give edits of generated samples"
+        )
 
 
 def unseen(prepared: "Prepared", seen: "Seen | None") -> "tuple[PreparedCase, ...]":

@@ -112,8 +112,8 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
     not_computed |= {f"copy_test.{name}": why for name, why in absent.items()}
     cases = [item.case for evidence in evidences for item in evidence.synthetic]
     images = images_verdict(view, design, options, real_masks_allowed=allowed)
-    # masks that were given are no one's weights
-    copied = images if allowed else images_verdict(view, design, options, real_masks_allowed=True)
+    # masks and images that were given are no one's weights
+    copied = images_verdict(replace(view, real=(), edits=()), design, options, real_masks_allowed=True)
     return Audit(
         images=images,
         weights=weights_verdict(design, options, images=copied),

@@ -58,6 +58,11 @@ def real_masks(evidence: Evidence) -> list[int]:
     ]
 
 
+def patient_edits(evidence: Evidence) -> list[int]:
+    """Return the samples that are edits of images of patients, as their set says."""
+    return [index for index, item in enumerate(evidence.synthetic) if item.edits_patient]
+
+
 def _mask_digest(item: Judged) -> str:
     """Return the sha256 of a mask; empty for one of a single value, which tells nothing."""
     mask = np.ascontiguousarray(item.mask, dtype=np.uint8)

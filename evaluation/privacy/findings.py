@@ -115,6 +115,7 @@ class View:
     needed     where too little would be seen
     same       samples with the voxels of a training volume
     real       samples with the mask of a real patient
+    edits      samples that are edits of images of patients
     absent     why a test is not there, by its name
     """
 
@@ -130,6 +131,7 @@ class View:
     membership: Membership | None
     same: tuple[int, ...]
     real: tuple[int, ...]
+    edits: tuple[int, ...]
     lag: float
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -254,6 +256,7 @@ def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Op
         membership=membership,
         same=_among(folds, kept, lambda fold: checks.same_voxels(fold.evidence.synthetic, fold.evidence.training)),
         real=_among(folds, kept, lambda fold: checks.real_masks(fold.evidence)),
+        edits=_among(folds, kept, lambda fold: checks.patient_edits(fold.evidence)),
         lag=float(np.median(alone[names[0]].p_values)),
         absent=absent,
     )

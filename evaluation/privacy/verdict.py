@@ -16,6 +16,11 @@ def images_verdict(view: View, design: Design, options: Options, *, real_masks_a
     certain: list[str] = []
     if view.real and not real_masks_allowed:
         certain.append(f"{len(view.real)} of {view.n} samples carry the mask of a real patient (--allow-real-masks)")
+    if view.edits:
+        certain.append(
+            f"{len(view.edits)} of {view.n} samples are edits of images not known to be synthetic, which they are "
+            "beyond the edit"
+        )
     if view.same:
         certain.append(f"{len(view.same)} of {view.n} samples are training volumes, voxel for voxel")
     found = _signs(view, options)

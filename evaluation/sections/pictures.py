@@ -7,7 +7,7 @@ import numpy as np
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.interactive import Turned
 from evaluation.pictures import mosaic, overlay
-from evaluation.privacy.checks import real_masks, same_voxels
+from evaluation.privacy.checks import patient_edits, real_masks, same_voxels
 from evaluation.report import Report
 
 _SHOWN = 8
@@ -42,10 +42,10 @@ def pictures(evidence: Evidence, report: Report, tell: Tell) -> None:
 
 
 def _of_patients(evidence: Evidence, report: Report) -> frozenset[int]:
-    """Return the samples that may show a patient: flagged, on a real mask, or a real volume voxel by voxel."""
+    """Return the samples that may show a patient: flagged, on a real mask, an edit, or a real volume voxel by voxel."""
     flagged = [index for index, row in enumerate(report.samples) if row["flagged"]]
     same = same_voxels(evidence.synthetic, (*evidence.training, *evidence.holdout))
-    return frozenset((*flagged, *real_masks(evidence), *same))
+    return frozenset((*flagged, *real_masks(evidence), *patient_edits(evidence), *same))
 
 
 def _chosen(evidence: Evidence, report: Report, theirs: frozenset[int], most: int) -> tuple[list[int], str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.page.cases import is_finding
 from pipelines.page.studio import Ask, Studio, Tell
-from pipelines.spots import Spot
+from pipelines.spots import Spot, spot_seed
 from synth.errors import ConditionError
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def _spot(said: Mapping[str, Any], offer: Offer, ask: Ask, mask: Any) -> Spot:
     if not all(0 <= index < n for index, n in zip(voxel, mask.grid, strict=True)):
         raise ConditionError("the place lies outside the volume; click into a slice")
     # of the pair's seed and of what was placed before, so that the same clicks make the same lesions
-    return Spot(label=label, at=tuple(int(i) for i in voxel), ml=float(ml), seed=ask.seed + len(ask.placed))
+    seed = spot_seed(ask.seed, 0, len(ask.placed))  # index 0: `out` of the command shown holds this pair alone
+    return Spot(label=label, at=tuple(int(i) for i in voxel), ml=float(ml), seed=seed)
 
 
 def _is_place(place: Any) -> bool:

@@ -259,6 +259,16 @@ def test_masks_of_real_patients_fail_unless_allowed() -> None:
     assert "20 of 20 samples carry the mask" in audit(evidence(taken), options=QUICK).images.why
 
 
+def test_edits_of_patients_fail_though_real_masks_are_allowed_and_are_not_held_against_the_weights() -> None:
+    """Of hold-out patients, whom no copy test against training finds."""
+    made = [replace(item, mask_origin="given", edits_patient=item.case != "h0") for item in volumes("h", 20)]
+    whole = evidence(made, real_masks_allowed=True, loss=lambda item: np.zeros(8))
+    whole = replace(whole, holdout=[replace(item, case=f"again{item.case}") for item in whole.holdout])
+    found = audit(whole, options=QUICK)
+    assert found.images.ok is False and "19 of 20 samples are edits of images" in found.images.why
+    assert "they make" not in found.weights.why
+
+
 @pytest.mark.parametrize(("gain", "ok"), [(0.0, None), (3.0, False)])
 def test_weights_are_judged_by_the_losses_handed_over(gain: float, ok: bool | None) -> None:
     def loss(item: Judged) -> np.ndarray:

@@ -145,14 +145,16 @@ def test_every_family_is_drawn_and_no_volume_of_the_population_is_told(tmp_path:
 
 
 def test_what_may_show_a_patient_stays_inside() -> None:
-    """A training volume among the samples, or a sample on a real mask, is no picture for others."""
+    """Training volumes among the samples, samples on real masks and edits of patients are no pictures for others."""
     training, made = items(40, 6), items(0, 6)
     made[1] = replace(made[1], mask_origin="real")
+    made[5] = replace(made[5], edits_patient=True)
     made[4] = replace(training[2], case="copy")
-    report = judged(made, training=training)
+    report = judged(made, training=training, interactive=6)
     assert report.verdicts["privacy.images"].ok is False and all(inside for _, _, inside in report.pictures)
     captions = [caption for caption, _, _ in report.pictures if "synthetic volumes" in caption]
-    assert len(captions) == 1 and "4 of 6" in captions[0] and "2 that may show a patient are left out" in captions[0]
+    assert len(captions) == 1 and "3 of 6" in captions[0] and "3 that may show a patient are left out" in captions[0]
+    assert all(one.inside for one in report.volumes)
     unasked = judge(Evidence(made, training, [], "phantoms"), only=["pictures"])
     assert all(inside for _, _, inside in unasked.pictures)
 

@@ -44,9 +44,24 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_blobs_are_placed_and_a_cut_run_completes(lesion_model: Path, begun: Path, tmp_path: Path) -> None:
     spot = f"lesion@{shell_of(begun)}:0.1"
-    common = [str(lesion_model), "--images", str(begun), "--place", spot, "--seed", "5", "--margin-mm", "5"]
+    common = [
+        str(lesion_model),
+        "--images",
+        str(begun),
+        "--place",
+        spot,
+        "--place",
+        spot,
+        "--seed",
+        "5",
+        "--margin-mm",
+        "5",
+    ]
     out = tmp_path / "edited"
+    out.mkdir()
+    (out / ".request.json.partial").write_text("{")  # a kill as the ask was kept
     assert run("edit", [*common, "--out", str(out)]) == 0
+    (out / ".request.json.partial").unlink(missing_ok=True)
     whole = content(out)
     for index in range(2):
         (old, before), (new, after) = pair(begun, index), pair(out, index)
@@ -56,11 +71,51 @@ def test_blobs_are_placed_and_a_cut_run_completes(lesion_model: Path, begun: Pat
     rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [row["case"] for row in rows] == ["syn_00000", "syn_00001"]
     assert all(row["synthetic"] and row["mask_origin"] == "given" for row in rows)
-    assert rows[0]["condition"]["edit"]["task"] == "inpaint" and rows[0]["condition"]["edit"]["placed"] == [spot]
+    edits = [row["condition"]["edit"] for row in rows]
+    sha256 = synth.load(str(lesion_model)).model.sha256
+    assert [edit["of_synthetic"] for edit in edits] == [f"{sha256}/syn_0000{index}" for index in range(2)]
+    stages = [stage for edit in edits for stage in edit["stages"]]
+    assert [(one["task"], one["placed"]) for one in stages] == [("inpaint", spot)] * 4
+    assert len({one["seed"] for one in stages}) == 4, "a shape of its own for each blob of each image"
     (out / "records" / "syn_00001.json").unlink()
     (out / "imagesTr" / "syn_00001_0000.nii.gz").unlink()
     assert run("edit", [*common, "--out", str(out)]) == 0 and content(out) == whole
     assert run("edit", [*common, "--out", str(out), "--steps", "1"]) == 2  # another ask
+
+
+def test_only_an_edit_of_the_very_files_of_a_sample_is_of_a_synthetic_one(begun: Path, tmp_path: Path) -> None:
+    """Of others, and of edits of others, the digests of every image and mask are told, to know their patients by."""
+    from pipelines.origins import edits_patient, source_of
+    from pipelines.records import rows_beside
+    from synth.data.prepared import mask_digest, voxel_digest
+    from synth.data.reading import read_image, read_mask
+    from synth.formats import read
+
+    folder = Path(shutil.copytree(begun, tmp_path / "set"))
+
+    def source(row: dict | None) -> dict:
+        dataset = read(folder)
+        image = read_image(dataset.cases[0], dataset)
+        return source_of(dataset.cases[0], folder, row, image, read_mask(dataset.cases[0], dataset, image))
+
+    def edit(**told: object) -> dict:
+        return {**row, "condition": {**row["condition"], "edit": told}}
+
+    row = rows_beside(folder)[0]
+    assert "of_synthetic" in source(row) and "of_synthetic" not in source(None)
+    assert "of_synthetic" in source(edit(of_synthetic="m/syn_00000"))
+    patient = source(edit(of={"images": ["i"], "masks": ["k"], "models": ["m"]}))
+    assert "of_synthetic" not in patient and edits_patient(edit(**patient))
+    assert {"i"} < set(patient["of"]["images"]) and {"k"} < set(patient["of"]["masks"])
+    assert set(patient["of"]["models"]) == {"m", row["model"]["sha256"]}
+    path = folder / "imagesTr" / "syn_00000_0000.nii.gz"
+    image = synth.read(path)
+    synth.write(image.replace(data=image.data[:, ::-1].copy()), path)  # a patient's image under the sample's name
+    other = source(row)
+    labels = synth.read(folder / "labelsTr" / "syn_00000.nii.gz").data
+    assert "of_synthetic" not in other and other["of"]["models"] == []
+    assert other["of"]["images"] == [voxel_digest(synth.read(path).data)]
+    assert other["of"]["masks"] == [mask_digest(labels)]
 
 
 def test_changed_masks_are_followed_by_name(

@@ -228,6 +228,39 @@ def test_masks_of_real_patients_keep_those_out_of_validation(
     assert not (out / "dataset.json").exists()
 
 
+def test_patients_whose_images_were_edited_are_not_validated_on(
+    whole: Path, dataset: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's only unseen patient: his edited mask and image have other digests than his own."""
+    from pipelines.origins import source_of
+    from synth.data.reading import read_image, read_mask
+    from synth.formats import read
+
+    made, real, out = Path(shutil.copytree(whole, tmp_path / "set")), read(dataset), tmp_path / "Dataset601_Mixed"
+    rows = [json.loads(line) for line in (made / "manifest.jsonl").read_text().splitlines()]
+
+    def merged(source: dict) -> int:
+        rows[0]["condition"]["edit"] = source
+        (made / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        shutil.rmtree(out, ignore_errors=True)
+        capsys.readouterr()
+        return merge(made, "--into", dataset, "--ratio", 0.2, "--out", out)
+
+    case = next(case for case in real.cases if case.id == prepared.split("test")[0].case)
+    image = read_image(case, real)
+    source = source_of(case, dataset, None, image, read_mask(case, real, image))
+    for of in (source["of"], {**source["of"], "images": ["0"]}, {**source["of"], "masks": ["0"]}):
+        assert merged({"of": of}) == 2 and "nobody is left to validate on" in refused(capsys)
+    none = {"images": ["0"], "masks": ["0"], "models": []}
+    for told in ({}, {"of": none}):  # of before, and of somebody who is not here in this form
+        assert merged(told) == 2 and "is neither synthetic nor of --into" in refused(capsys)
+    assert merged({"of": none | {"models": ["other"]}, "of_synthetic": "other/syn_00000"}) == 2
+    assert "a sample of another model" in refused(capsys)
+    own = rows[0]["model"]["sha256"]
+    assert merged({"of": none | {"models": [own]}, "of_synthetic": f"{own}/syn_00000"}) == 0
+    assert (out / "dataset.json").exists()
+
+
 def test_sets_that_do_not_fit_the_real_data_are_refused(
     whole: Path, shards: list[Path], real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,6 +117,41 @@ def test_what_did_not_pass_stays(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("of_synthetic", [False, True])
+def test_edits_go_only_where_they_are_of_samples(
+    synthetic: Path,
+    reported: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    of_synthetic: bool,
+) -> None:
+    rows = [json.loads(line) for line in (synthetic / "manifest.jsonl").read_text().splitlines()]
+    rows[3]["condition"]["edit"] = {"task": "inpaint", **({"of_synthetic": "0/syn_00003"} if of_synthetic else {})}
+    (synthetic / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert release(synthetic, reported(True), tmp_path / "out") == (0 if of_synthetic else 2)
+    assert of_synthetic or "case c03 is an edit of an image not known to be synthetic" in capsys.readouterr().err
+    assert of_synthetic == (tmp_path / "out").exists()
+    if not of_synthetic:
+        left = reported(False, after=True, flagged=("c03",))
+        assert release(synthetic, left, tmp_path / "out") == 0
+
+
+def test_edits_of_patients_fail_the_gate_though_masks_of_theirs_are_allowed(
+    synthetic: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (synthetic / "manifest.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["condition"]["edit"] = {"task": "inpaint"}
+    (synthetic / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--synthetic", str(synthetic), "--data", str(prepared.folder), "--only", "privacy", "--gate"]
+    assert run("evaluate", [*options, "--out", str(tmp_path / "report"), "--allow-real-masks"]) == 3
+    assert "8 of 8 samples are edits of images not known to be synthetic" in capsys.readouterr().out
+    utility = ["--only", "utility", "--judge-steps", "0"]
+    assert run("evaluate", [*options[:4], "--out", str(tmp_path / "other"), *utility]) == 0
+    assert "whose patients may be those to test on" in capsys.readouterr().out
+
+
 def test_other_files_than_those_judged_are_refused(
     synthetic: Path, reported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
