@@ -68,10 +68,11 @@ def leaky() -> Audit:
 
 def test_a_set_that_a_near_copy_test_chose_is_neither_bounded_nor_passed(clean: Audit, leaky: Audit) -> None:
     """Copies that such a test let through are not like the planted ones; what is seen for all that still fails."""
+    assert "copy_rate_bound" in clean.figures
     for made, free in ((volumes("s", 100), clean), ([*volumes("s", 85), *copied(volumes("t", 60), 15)], leaky)):
         found = audit(evidence(made, chosen="chosen by a test"), options=QUICK)
         for name in ("copy_rate_bound", "minimum_detectable"):
-            assert name in free.figures and name not in found.figures
+            assert name not in found.figures
             assert found.not_computed[name] == "chosen by a test"
         assert found.images.ok is (False if free is leaky else None)
         assert ("chosen by a test" in found.images.why) == (free is clean) and "bound:" not in found.images.why

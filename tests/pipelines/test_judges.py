@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,12 @@ def test_a_judge_that_does_not_say_who_trained_it_judges_nothing(judge: Path, pr
 def test_the_shipped_judge_is_known_where_it_was_kept(prepared: Prepared, tmp_path: Path) -> None:
     """--save-judge keeps it without who trained it, which is not known; its own facts count, not those beside it."""
     labels = tuple(Label(value=n, name=name) for n, name in enumerate(("csf", "gm", "wm", "lesion"), start=1))
-    ours = {"labels": labels, "channels": ("MR",), "spacing_mm": (2.6, 2.6, 2.6), "population": "simulated cohort"}
+    ours: dict[str, Any] = {
+        "labels": labels,
+        "channels": ("MR",),
+        "spacing_mm": (2.6, 2.6, 2.6),
+        "population": "simulated cohort",
+    }
     schema = replace(prepared.schema, **ours)
     shipped = find_bench(None, schema)
     kept = tmp_path / "judge"
