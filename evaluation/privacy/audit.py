@@ -90,16 +90,7 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         view = replace(view, bound=None)
     allowed = all(evidence.real_masks_allowed for evidence in evidences)
     dropped, after = _dropped(view, options)
-    second, unjudged = None, ""
-    if dropped and view.n - len(dropped) < _LEAST:
-        unjudged = f"fewer than {_LEAST} samples are left without the flagged ones"
-    elif dropped and not after:
-        unjudged = "every embedding finds samples that are dropped, so nothing independent is left to judge the rest by"
-    elif dropped:
-        second = view_of(folds, after, _without(view, dropped), options, seed=seed)
-        # what is left was chosen by not being flagged: at most all copies of the whole set are among it
-        rest = 1.0 if view.bound is None else view.bound * view.n / second.n
-        second = replace(second, bound=rest if rest < 1 else None)
+    second, unjudged = _rest(folds, view, dropped, after, options, seed=seed)
     figures, not_computed = figures_of(folds, view, design, options)
     after_drop = None
     if unjudged:
@@ -126,6 +117,25 @@ def pool(evidences: Sequence[Evidence], *, options: Options | None = None, tell:
         notes=_notes(evidences, view, allowed=allowed),
         nearest=_nearest(folds, names[0]),
     )
+
+
+def _rest(
+    folds: Sequence[Fold], view: View, dropped: Sequence[int], after: Sequence[str], options: Options, *, seed: int
+) -> tuple[View | None, str]:
+    """Return the samples that are not `dropped`, seen by the embeddings `after`, or why nothing tells of them."""
+    if not dropped:
+        return None, ""
+    if view.n - len(dropped) < _LEAST:
+        return None, f"fewer than {_LEAST} samples are left without the flagged ones"
+    if not after:
+        return (
+            None,
+            "every embedding finds samples that are dropped, so nothing independent is left to judge the rest by",
+        )
+    second = view_of(folds, after, _without(view, dropped), options, seed=seed)
+    # what is left was chosen by not being flagged: at most all copies of the whole set are among it
+    rest = 1.0 if view.bound is None else view.bound * view.n / second.n
+    return replace(second, bound=rest if rest < 1 else None), ""
 
 
 def _nearest(folds: Sequence[Fold], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
