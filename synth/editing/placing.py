@@ -26,8 +26,8 @@ def place_label(
     taken: by default the label at the voxel, or around it where `label` is there already. Where that tissue is thin,
     fewer are.
 
-    Errors: ConditionError for an unknown label, a voxel of no tissue, a size that is none; GeometryError for a voxel
-    outside the mask and for a mask without names.
+    Errors: ConditionError for an unknown label, a voxel of no tissue, a size that is none or more than the tissue;
+    GeometryError for a voxel outside the mask and for a mask without names.
 
     >>> ball = Volume(np.ones((1, 9, 9, 9), np.uint8), labels={"tissue": 1, "lesion": 2})
     >>> int((place_label(ball, label="lesion", at=(4, 4, 4), ml=0.02, seed=0).data == 2).sum())
@@ -39,7 +39,10 @@ def place_label(
         raise ConditionError(f"{label}: its size is {ml} ml; give more than 0")
     spacing = np.round(mask.spacing_mm, 4)  # as stored in single precision, so that files give the same blob
     dims, volume = len(spacing), 1000.0 * ml
-    count = max(round(volume / float(np.prod(spacing))), 1)
+    count, room = max(round(volume / float(np.prod(spacing))), 1), int(allowed.sum())
+    if count > room:
+        most = room * float(np.prod(spacing)) / 1000.0
+        raise ConditionError(f"{label}: {ml:g} ml is more than the {most:.4g} ml of its tissue; give less")
     radius = (0.75 * volume / math.pi) ** (1 / 3) if dims == 3 else math.sqrt(volume / math.pi)
     reach = [math.ceil(_FARTHEST * radius / step) + 1 for step in spacing]
     axes = [np.arange(-far, far + 1) * step for far, step in zip(reach, spacing, strict=True)]
@@ -65,7 +68,9 @@ def _tissue(mask: Volume, label: str, centre: tuple[int, ...], within: Sequence[
     for name in (label, *(within or ())):
         if name not in known:
             raise ConditionError(f"label {name!r} is none of the mask's; {nearest(name, known)}")
-    if len(centre) != voxels.ndim or not all(0 <= c < n for c, n in zip(centre, voxels.shape)):
+    if len(centre) != voxels.ndim:
+        raise GeometryError(f"voxel {centre} has {len(centre)} coordinates, the mask {voxels.ndim} axes; give one each")
+    if not all(0 <= c < n for c, n in zip(centre, voxels.shape)):
         raise GeometryError(f"voxel {centre} lies outside the mask of {voxels.shape}; give another")
     value, there = known[label], int(voxels[centre])
     parents = [known[name] for name in within or ()]

@@ -244,3 +244,7 @@ def test_where_no_blob_can_be_placed_is_said() -> None:
         place_label(mask, label="lesion", at=(10, 10, 21), ml=1.0, seed=0)
     with pytest.raises(GeometryError, match="names"):
         place_label(mask.replace(labels=None), label="lesion", at=(10, 10, 10), ml=1.0, seed=0)
+    with pytest.raises(ConditionError, match="100000 ml is more than the"):
+        place_label(mask, label="lesion", at=(10, 10, 10), ml=1e5, seed=0)
+    with pytest.raises(GeometryError, match="has 2 coordinates, the mask 3 axes"):
+        place_label(mask, label="lesion", at=(10, 10), ml=1.0, seed=0)
