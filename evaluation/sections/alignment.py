@@ -111,8 +111,8 @@ def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: tuple[
     )
     margin = f"the non-inferiority margin {NON_INFERIORITY}"
     if bounds is None:
-        need = f"{SMALLEST} samples and held-out patients are the least that can be judged, {n[0]} and {n[1]} there are"
-        return Verdict(None, f"{said}; against {margin} {need}")
+        there = f"with {n[0]} samples and {n[1]} held-out patients; it takes {SMALLEST} of each"
+        return Verdict(None, f"{said}; {margin} cannot be judged {there}")
     low, high = bounds
     if low >= NON_INFERIORITY:
         return Verdict(True, f"{said}; the lower 95 % bound {low:.3f} is not below {margin}")

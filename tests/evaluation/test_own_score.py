@@ -59,7 +59,7 @@ def test_samples_without_a_label_are_not_counted() -> None:
     made = [replace(item, mask=0 * item.mask) if n > 2 else item for n, item in enumerate(made)]
     report = judged(made)
     assert report.metrics["alignment.agreement"].n == 3 and report.metrics["alignment.agreement"].interval is None
-    assert "3 and 8 there are" in report.verdicts["alignment"].why
+    assert "with 3 samples and 8 held-out patients" in report.verdicts["alignment"].why
 
 
 def test_a_patient_who_was_scanned_often_counts_once() -> None:

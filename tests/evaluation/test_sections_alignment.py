@@ -135,7 +135,7 @@ def test_intervals_cover_at_small_n() -> None:
 
 def test_too_few_samples_leave_the_verdict_open() -> None:
     report = judged(items(0, 3))
-    assert report.verdicts["alignment"].ok is None and "5 samples" in report.verdicts["alignment"].why
+    assert report.verdicts["alignment"].ok is None and "it takes 5 of each" in report.verdicts["alignment"].why
     assert report.metrics["alignment.agreement"].interval is None
 
 
