@@ -117,10 +117,7 @@ def killed_generate(job: Job, name: str, line: Sequence[str], whole: Whole, kill
         if kill is not None:
             outcome.kills.append(kill)
         else:
-            outcome.compare(whole.files, out)
-            outcome.count_samples(out, options.count)
-            outcome.done = left <= 0
-            shutil.rmtree(out)
+            completed(outcome, out, whole, options.count, last=left <= 0)
         outcome.note(job.kept, name, kills)
     return outcome
 
@@ -136,12 +133,17 @@ def killed_shards(job: Job, name: str, line: Sequence[str], whole: Whole, kills:
         left = kills - len(outcome.kills)
         ended = struck(job, outcome, name, [(one, out) for one in lines], whole.seconds / 2, left)
         if (out / "manifest.jsonl").is_file() and ended:
-            outcome.compare(whole.files, out)
-            outcome.count_samples(out, options.count)
-            outcome.done = left <= 0
-            shutil.rmtree(out)
+            completed(outcome, out, whole, options.count, last=left <= 0)
         outcome.note(job.kept, name, kills)
     return outcome
+
+
+def completed(outcome: Outcome, out: Path, whole: Whole, count: int, *, last: bool) -> None:
+    """Hold a set that was completed against the uninterrupted one and remove it; `last` ends the outcome."""
+    outcome.compare(whole.files, out)
+    outcome.count_samples(out, count)
+    outcome.done = last
+    shutil.rmtree(out)
 
 
 def struck(

@@ -44,14 +44,12 @@ class Bench:
         import json
         import sys
 
-        from pipelines.generate import LARGEST_STEPS
+        from pipelines.generate import require_sampling
         from pipelines.machine import device_of
         from pipelines.progress import progress
         from pipelines.workers import workers_on
-        from synth.errors import ConfigError
 
-        if self.steps is not None and self.steps > LARGEST_STEPS:
-            raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
+        require_sampling(self.steps)
         device = str(device_of(self.device))
         workers = min(self.workers or workers_on(device), self.count or sys.maxsize)
         count = self.count or PAIRS_A_WORKER * workers

@@ -90,7 +90,7 @@ class Edit:
 
     def _check(self) -> None:
         """Errors: ConfigError, OutputError for options that do not go together."""
-        from pipelines.generate import LARGEST_GUIDANCE, LARGEST_STEPS
+        from pipelines.generate import require_sampling
         from pipelines.places import require_apart
         from pipelines.spots import Spot
         from synth.errors import ConfigError
@@ -99,10 +99,7 @@ class Edit:
             raise ConfigError("give --masks, a folder of changed masks, or --place, what to put into them; not both")
         if not 0 < self.margin_mm < math.inf:
             raise ConfigError(f"--margin-mm is {self.margin_mm}; give more than 0")
-        if self.steps is not None and self.steps > LARGEST_STEPS:
-            raise ConfigError(f"--steps is {self.steps}; give 1 to {LARGEST_STEPS}")
-        if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:
-            raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
+        require_sampling(self.steps, self.guidance)
         for text in self.place:
             Spot.parse(text, seed=0)
         require_apart(self.out, self.images, self.masks)

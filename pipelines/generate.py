@@ -224,14 +224,13 @@ class Generate:
         from pipelines.acceptance import MOST_TRIES
         from synth.errors import ConfigError
 
-        for name, most in (("count", LARGEST_COUNT), ("steps", LARGEST_STEPS), ("accept_tries", MOST_TRIES)):
+        for name, most in (("count", LARGEST_COUNT), ("accept_tries", MOST_TRIES)):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; give 1 to {most}")
         if self.accept_tries is not None and self.accept is None:
             raise ConfigError("--accept-tries is for --accept; add that or leave it out")
-        if self.guidance is not None and not 0 <= self.guidance <= LARGEST_GUIDANCE:  # refuses nan too
-            raise ConfigError(f"--guidance is {self.guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
+        require_sampling(self.steps, self.guidance)
         for name, engine in (("address", "ray"), ("slurm", "slurm")):
             if getattr(self, name) and self.engine != engine:
                 raise ConfigError(f"--{name} is for --engine {engine}; add that or leave --{name} out")
@@ -288,6 +287,19 @@ class Generate:
                 "or another --out"
             )
         return not longer
+
+
+def require_sampling(steps: int | None, guidance: float | None = None) -> None:
+    """Refuse sampling steps or a guidance scale out of range; None is the model's own. Errors: ConfigError.
+
+    >>> require_sampling(8, 1.5)
+    """
+    from synth.errors import ConfigError
+
+    if steps is not None and not 1 <= steps <= LARGEST_STEPS:
+        raise ConfigError(f"--steps is {steps}; give 1 to {LARGEST_STEPS}")
+    if guidance is not None and not 0 <= guidance <= LARGEST_GUIDANCE:  # refuses nan too
+        raise ConfigError(f"--guidance is {guidance}; give a scale from 0 to {LARGEST_GUIDANCE:g}")
 
 
 def parsed_window(text: str | None) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from evaluation.charts import Curves, Dots
 from evaluation.evidence import Evidence, Tell
@@ -118,13 +119,8 @@ def _arm(
     if known is not None and arm in SYNTHETIC:
         claimed = "" if known.recorded else " as claimed"
         whose = f"; {known.short}" if arm != "S" else f"; the generator had {known.generator} real patients{claimed}"
-    report.metrics[f"utility.{family}.{name}"] = Figure(
-        float(table.values.mean()),
-        len(table.cases),
-        "higher",
-        f"{_UNITS[family]}, {ARMS[arm]} ({volumes} volumes, {len(results)} seeds{whose})",
-        table.interval(seed=seed),
-    )
+    unit = f"{_UNITS[family]}, {ARMS[arm]} ({volumes} volumes, {len(results)} seeds{whose})"
+    report.metrics[f"utility.{family}.{name}"] = _mean_of(table, unit, seed=seed)
 
 
 def _draw(
@@ -156,6 +152,11 @@ def _curves(title: str, axes: tuple[str, str], line: Mapping[float, Mapping[str,
     return Curves(title, *axes, lines, bands)
 
 
+def _mean_of(table: Scores, unit: str, better: Literal["lower", "higher"] = "higher", *, seed: int) -> Figure:
+    """Return the mean score of a table over its cases, with its interval over patients."""
+    return Figure(float(table.values.mean()), len(table.cases), better, unit, table.interval(seed=seed))
+
+
 def _details(report: Report, scores: UtilityScores, arm: str, results: list[Result], seed: int) -> None:
     """Write what else an arm scores: by label, surface, calibration, lesions found."""
     segments = scores.config.task == "segmentation"
@@ -165,17 +166,13 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
             continue
         kind, unit = _kind(name, segments, scores.dims)
         better = "lower" if name in LOWER else "higher"
-        report.metrics[f"utility.{kind}.{arm}"] = Figure(
-            float(table.values.mean()), len(table.cases), better, unit, table.interval(seed=seed)
-        )
+        report.metrics[f"utility.{kind}.{arm}"] = _mean_of(table, unit, better, seed=seed)
     if not segments:
         stated = class_calibration(results)
         report.metrics[f"utility.ece_class.{arm}"] = Figure(stated, len(results[0].rows), "lower", "of the level named")
     for number, label in enumerate(scores.labels if segments and len(scores.labels) > 1 else ()):
         table = by_arm(scores, scores.cells()[0], measure("dice", number))[arm]
-        report.metrics[f"utility.dice.{arm}.{label}"] = Figure(
-            float(table.values.mean()), len(table.cases), "higher", "Dice", table.interval(seed=seed)
-        )
+        report.metrics[f"utility.dice.{arm}.{label}"] = _mean_of(table, "Dice", seed=seed)
     _lesions(report, arm, results, scores.dims, seed)
 
 
@@ -194,13 +191,8 @@ def _lesions(report: Report, arm: str, results: list[Result], dims: int, seed: i
         found, sizes = told
         bins = size_bins(sizes.tolist())
         for size, table in detection(results).items():
-            report.metrics[f"utility.detection.{arm}.{size}"] = Figure(
-                float(table.values.mean()),
-                len(table.cases),
-                "higher",
-                f"share of test lesions {in_ml(bins[size], dims)} found",
-                table.interval(seed=seed),
-            )
+            unit = f"share of test lesions {in_ml(bins[size], dims)} found"
+            report.metrics[f"utility.detection.{arm}.{size}"] = _mean_of(table, unit, seed=seed)
         rows = [
             f"{arm},{name},{patient},{size:g},{share:g}"
             for name, patient, size, share in zip(found.cases, found.patients, sizes, found.by_case, strict=True)
@@ -291,9 +283,7 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
         for name, table in tables.items():
             label = name.partition(".")[2]
             unit = f"Dice of nnU-Net, {f'label {label}' if label else 'mean over labels'}, {len(table.values)} runs"
-            report.metrics[f"utility.dice.{arm}{f'.{label}' if label else ''}"] = Figure(
-                float(table.values.mean()), len(table.cases), "higher", unit, table.interval(seed=seed)
-            )
+            report.metrics[f"utility.dice.{arm}{f'.{label}' if label else ''}"] = _mean_of(table, unit, seed=seed)
     dots = [(arm, float(one.by_case.mean()), one.interval(seed=seed), None) for arm, one in whole.items()]
     report.charts.append(("utility", Dots("Dice of nnU-Net on real test patients by arm", dots)))
     try:
