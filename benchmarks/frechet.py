@@ -2,6 +2,8 @@
 
 python -m benchmarks.frechet benchmarks/results/frechet.json [--repeats 3] [--draws 400] [--only speed bias]
 
+Parts that OUT holds already stay, unless they are measured again; `speed` wants an idle machine, the others do not.
+
 speed      seconds from features to distance of ours, of torchmetrics' eigvals of the product of covariances and of
            MONAI's matrix root (scipy.linalg.sqrtm, as clean-fid and pytorch-fid), run in turn in one process on
            the same features; medians of rounds and the median of their ratios. MONAI's is left out above
@@ -270,7 +272,7 @@ def kernel(options: Options) -> dict[str, Any]:
 
 
 def main(options: Options) -> None:
-    """Measure and write the JSON."""
+    """Measure and write the JSON; parts that another run left in it stay."""
     parts: dict[str, Callable[[Options], Any]] = {
         "speed": speed,
         "bias": bias,
@@ -280,10 +282,13 @@ def main(options: Options) -> None:
     }
     versions = {"scipy": scipy.__version__, "torchmetrics": torchmetrics.__version__, "monai": monai.__version__}
     versions["dtype"] = "float64"
+    before = json.loads(options.out.read_text()) if options.out.exists() else {}
+    commands = before.get("commands", {}) | dict.fromkeys(options.only, options.command)
+    found = before | {name: part(options) for name, part in parts.items() if name in options.only}
     result = {
-        "command": options.command,
+        "commands": {name: commands[name] for name in parts if name in commands},
         "environment": {**environment(torch.device("cpu")), **versions},
-        **{name: part(options) for name, part in parts.items() if name in options.only},
+        **{name: found[name] for name in parts if name in found},
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(options.out, (json.dumps(result, indent=1) + "\n").encode())
