@@ -65,7 +65,6 @@ class Bench:
                     software: said where the evidence holds nobody to measure it on, and never in place of that
     why_not         why there is no segmenter
     saw             patients of the evidence who trained it: its own score is not measured on them
-    note            what is not known of its training, in words
     facts           what it is kept with, its held-out Dice among them
     seen            salted hashes of the cases that trained it; None where that is not known
     """
@@ -74,7 +73,6 @@ class Bench:
     recorded_dice: Mapping[str, float] = field(default_factory=dict)
     why_not: str = "no segmenter was given"
     saw: frozenset[str] = frozenset()
-    note: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
     seen: "Seen | None" = None
 

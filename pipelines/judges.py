@@ -41,14 +41,14 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
                 f"judge {judge} knows {list(model.config.labels)} in {model.config.channels} channels, "
                 f"{model.config.spatial_dims}D; the data has {wanted[0]} in {wanted[1]}, {wanted[2]}D; give another"
             )
-        seen = judge_seen(folder, facts)
-        own = facts if judge is None else _shipped_facts(str(facts["weights_sha256"])) if seen is None else None
-        why_not = _of_others(own or facts, schema) or ("" if own or seen else _UNTOLD)
+        shipped = _shipped_self(str(facts["weights_sha256"]))
+        facts, seen = shipped or (facts, judge_seen(folder, facts))
+        why_not = _of_others(facts, schema) or ("" if seen else _UNTOLD)
         if judge is not None and why_not:
             print(f"judge {judge} {why_not}")
             return Bench(why_not=f"the judge given by --judge {why_not}")  # stands in reports: no path
         if fits and not why_not:
-            return bench_of(model, own or facts, seen, prepared, shipped=own is not None)
+            return bench_of(model, facts, seen, prepared, shipped=shipped is not None)
     return Bench(why_not="no shipped judge knows these labels in this population; give --judge FOLDER")
 
 
@@ -59,12 +59,15 @@ def _shipped() -> list[Path]:
     return [path.parent for place in places for path in sorted(Path(place).glob("assets/*/judge.json"))]
 
 
-def _shipped_facts(weights_sha256: str) -> "dict[str, object] | None":
-    """Return what a shipped judge of these very weights, kept elsewhere by --save-judge, says of itself; or None."""
+def _shipped_self(weights_sha256: str) -> "tuple[dict[str, object], Seen | None] | None":
+    """Return what a shipped judge of these weights, wherever it lies, says of itself and whom it saw; or None."""
     from evaluation.segmenter import load_judge
 
-    found = (load_judge(folder)[1] for folder in _shipped())
-    return next((facts for facts in found if facts["weights_sha256"] == weights_sha256), None)
+    found = ((folder, load_judge(folder)[1]) for folder in _shipped())
+    return next(
+        ((facts, judge_seen(folder, facts)) for folder, facts in found if facts["weights_sha256"] == weights_sha256),
+        None,
+    )
 
 
 _UNTOLD = "does not say which patients trained it (patients.json is missing); train one anew with --save-judge"
@@ -121,15 +124,9 @@ def bench_of(
         saw = frozenset(row.patient or row.case for row in prepared.rows if seen.has(prepared.digest(row)))
     scores = facts["held_out_dice"]
     assert isinstance(scores, dict)
-    note = ""
-    if shipped and seen is None:
-        note = (
-            f"the judge that ships with this software was trained on a cohort of its own ({facts.get('trained_on')}), "
-            "whose subjects are not recorded one by one: were they here, they would be taken for unseen"
-        )
     recorded = {str(name): float(score) for name, score in scores.items()} if shipped else {}
     own = {name: fact for name, fact in facts.items() if name not in ("config", "weights_sha256")}
-    return Bench(model, recorded, saw=saw, note=note, facts=own, seen=seen)
+    return Bench(model, recorded, saw=saw, facts=own, seen=seen)
 
 
 def keep_segmenter(model: "Segmenter", folder: Path, facts: dict[str, object], seen: "Seen") -> None:

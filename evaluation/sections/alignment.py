@@ -69,10 +69,8 @@ def alignment(evidence: Evidence, report: Report, tell: Tell) -> None:
 
 
 def _say_who(report: Report, evidence: Evidence, own: OwnScore | None) -> None:
-    """Note what is not known of the segmenter, and held-out patients who trained it."""
+    """Note the held-out patients who trained the segmenter."""
     bench, known = evidence.bench, {item.whose for item in evidence.holdout}
-    if bench.note:
-        report.notes.append(bench.note)
     if own is not None and known & bench.saw:
         report.notes.append(
             f"{len(known & bench.saw)} of {len(known)} held-out patients trained the segmenter: what it is compared "

@@ -29,7 +29,7 @@ def judge(trained: tuple[Segmenter, dict[str, object]], prepared: Prepared, tmp_
 
 def test_a_judge_knows_who_trained_it_by_hashes_alone(judge: Path, prepared: Prepared) -> None:
     bench = find_bench(str(judge), prepared.schema, prepared)
-    assert bench.segmenter is not None and not bench.note and not bench.recorded_dice
+    assert bench.segmenter is not None and not bench.recorded_dice
     assert bench.saw == {case.patient for case in prepared.split("train")} and len(bench.saw) == 2
     assert not bench.saw & {case.patient for case in prepared.held_out}
     text = (judge / SEEN_FILE).read_text()
@@ -84,7 +84,7 @@ def test_a_judge_that_does_not_say_who_trained_it_judges_nothing(judge: Path, pr
 
 
 def test_the_shipped_judge_is_known_where_it_was_kept(prepared: Prepared, tmp_path: Path) -> None:
-    """--save-judge keeps it without who trained it, which is not known; its own facts count, not those beside it."""
+    """--save-judge keeps it with who trained it; its own facts count, not those beside it."""
     labels = tuple(Label(value=n, name=name) for n, name in enumerate(("csf", "gm", "wm", "lesion"), start=1))
     ours: dict[str, Any] = {
         "labels": labels,
@@ -99,8 +99,8 @@ def test_the_shipped_judge_is_known_where_it_was_kept(prepared: Prepared, tmp_pa
     told = json.loads((kept / "judge.json").read_text())
     (kept / "judge.json").write_text(json.dumps({**told, "held_out_dice": {"csf": 1.0}, "population": "others"}))
     found = find_bench(str(kept), schema)
-    assert found.segmenter is not None and found.seen is None
-    assert (found.recorded_dice, found.note, found.facts) == (shipped.recorded_dice, shipped.note, shipped.facts)
+    assert found.segmenter is not None and shipped.seen is not None and found.seen == shipped.seen
+    assert (found.recorded_dice, found.facts) == (shipped.recorded_dice, shipped.facts)
     elsewhere = find_bench(str(kept), replace(schema, population="others"))
     assert elsewhere.segmenter is None and "the data is of 'others'" in elsewhere.why_not
 
@@ -111,5 +111,5 @@ def test_the_shipped_judge_is_for_its_own_population(prepared: Prepared) -> None
     assert "in this population" in find_bench(None, schema).why_not, "real brains of the same labels are others"
     bench = find_bench(None, replace(schema, population="simulated cohort"))
     assert bench.segmenter is not None and set(bench.recorded_dice) == {label.name for label in labels}
-    assert "not recorded one by one" in bench.note
+    assert bench.seen is not None and len(bench.seen.training) == bench.facts["trained_n"]
     assert "in this population" in find_bench(None, replace(schema, spacing_mm=(1.0, 1.0, 1.0))).why_not
