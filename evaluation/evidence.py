@@ -61,16 +61,16 @@ class Judged:
 class Bench:
     """What a set is judged with: the segmenter, and who trained it.
 
-    recorded_dice   its Dice by label on patients held out where it was made, of a segmenter that ships with this
-                    software: said where the evidence holds nobody to measure it on, and never in place of that
-    why_not         why there is no segmenter
-    saw             patients of the evidence who trained it: its own score is not measured on them
-    facts           what it is kept with, its held-out Dice among them
-    seen            salted hashes of the cases that trained it; None where that is not known
+    recorded   Dice by label, a row for each patient held out where it was made, of a segmenter that ships with this
+               software: its own score where the evidence holds nobody to measure it on, and never in place of that
+    why_not    why there is no segmenter
+    saw        patients of the evidence who trained it: its own score is not measured on them
+    facts      what it is kept with, its held-out Dice among them
+    seen       salted hashes of the cases that trained it; None where that is not known
     """
 
     segmenter: Segmenter | None = None
-    recorded_dice: Mapping[str, float] = field(default_factory=dict)
+    recorded: Sequence[Mapping[str, float]] = ()
     why_not: str = "no segmenter was given"
     saw: frozenset[str] = frozenset()
     facts: Mapping[str, object] = field(default_factory=dict)

@@ -65,13 +65,14 @@ class BothSides:
 class OwnScore:
     """Dice by label that the segmenter reaches on real volumes.
 
-    rows   (patients with a label, labels), each the mean of a patient's volumes, NaN where none holds the label; no
-           row where the score is not measured here but recorded with the segmenter
-    mean   (labels,) over patients; NaN where none holds the label
+    rows       (patients with a label, labels), each the mean of a patient's volumes, NaN where none holds the label
+    mean       (labels,) over patients; NaN where none holds the label
+    recorded   not measured here, but where the segmenter was made, on patients held out there
     """
 
     rows: np.ndarray
     mean: np.ndarray
+    recorded: bool = False
 
 
 def unseen(evidence: Evidence) -> list[Judged]:
@@ -85,9 +86,9 @@ def own_score(evidence: Evidence, tell: Tell) -> OwnScore | None:
     assert model is not None
     names = model.config.labels
     if not sides.holdout:
-        told = {} if evidence.holdout else evidence.bench.recorded_dice
-        mean = np.array([told.get(name, np.nan) for name in names])
-        return OwnScore(np.zeros((0, len(names))), mean) if told else None
+        told = () if evidence.holdout else evidence.bench.recorded
+        rows = np.array([[row.get(name, np.nan) for name in names] for row in told])
+        return OwnScore(rows, column_means(rows), recorded=True) if told else None
     labels = list(range(1, len(names) + 1))
     found = dice_rows([one.labels for one in sides.holdout], [one.item.mask for one in sides.holdout], labels)
     rows = patient_means(found, [one.item.whose for one in sides.holdout])

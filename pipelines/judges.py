@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from synth.data.seen import Seen
 
 LEAST_TRAIN, LEAST_HELD = 3, 2
+BY_PATIENT = "held_out_dice_by_patient"
+"""Fact of a judge that ships: Dice by label, a row for each held-out patient, in an order of its own."""
 
 
 def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" = None) -> "Bench":
@@ -115,18 +117,16 @@ def bench_of(
 ) -> "Bench":
     """Return the bench of a segmenter, the facts it was saved with, and those who trained it of `prepared`.
 
-    shipped   its own record of held-out Dice is told where the evidence holds nobody to measure it on
+    shipped   its record of Dice by held-out patient is its own score where the evidence holds nobody to measure it on
     """
     from evaluation.evidence import Bench
 
     saw: frozenset[str] = frozenset()
     if prepared is not None and seen is not None:
         saw = frozenset(row.patient or row.case for row in prepared.rows if seen.has(prepared.digest(row)))
-    scores = facts["held_out_dice"]
-    assert isinstance(scores, dict)
-    recorded = {str(name): float(score) for name, score in scores.items()} if shipped else {}
+    rows = facts.get(BY_PATIENT) if shipped else None
     own = {name: fact for name, fact in facts.items() if name not in ("config", "weights_sha256")}
-    return Bench(model, recorded, saw=saw, facts=own, seen=seen)
+    return Bench(model, rows if isinstance(rows, list) else (), saw=saw, facts=own, seen=seen)
 
 
 def keep_segmenter(model: "Segmenter", folder: Path, facts: dict[str, object], seen: "Seen") -> None:

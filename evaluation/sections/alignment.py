@@ -87,22 +87,26 @@ def _agreement(report: Report, rows: np.ndarray, own: OwnScore, ratio: float, se
         ratio, n[0], "higher", _unit(own), None if drawn is None else _bounds(drawn, 0.025, least)
     )
     bounds = None if drawn is None else _bounds(drawn, 0.05, least)
-    report.verdicts["alignment"] = _non_inferiority(ratio, bounds, n, report.population)
+    report.verdicts["alignment"] = _non_inferiority(ratio, bounds, n, report.population, recorded=own.recorded)
 
 
 def _unit(own: OwnScore) -> str:
-    patients = f"Dice on {len(own.rows)} held-out patients" if len(own.rows) else "Dice that is recorded with it"
+    where = ", as recorded with it" if own.recorded else ""
     missed = int((~(own.mean > 0)).sum())
     left = f"; {missed} labels that it finds in none are left out" if missed else ""
-    return f"of the segmenter's own {patients}{left}"
+    return f"of the segmenter's own Dice on {len(own.rows)} held-out patients{where}{left}"
 
 
-def _non_inferiority(ratio: float, bounds: tuple[float, float] | None, n: tuple[int, int], population: str) -> Verdict:
+def _non_inferiority(
+    ratio: float, bounds: tuple[float, float] | None, n: tuple[int, int], population: str, *, recorded: bool = False
+) -> Verdict:
     """Judge by the one-sided 95 % bounds: shown above the margin, shown below it, or open at this number.
 
-    n   samples, and held-out patients on whom the segmenter's own score was measured
+    n          samples, and held-out patients on whom the segmenter's own score was measured
+    recorded   these are patients of the cohort that the segmenter was made on
     """
-    measured = f"Dice on {n[1]} held-out patients whom it was not trained on" if n[1] else "Dice as recorded with it"
+    where = "where it was made, as recorded with it, " if recorded else ""
+    measured = f"Dice on {n[1]} held-out patients {where}whom it was not trained on"
     said = (
         f"a segmenter trained on the population only ({population}) agrees with the masks at {ratio:.2f} of its own "
         f"{measured}"

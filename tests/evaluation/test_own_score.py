@@ -15,7 +15,7 @@ def test_what_a_judge_says_of_itself_counts_for_nothing_where_it_can_be_measured
     made, held = items(0, 8), items(40, 8)
     poor = [replace(item, mask=eroded(item.mask)) for item in held]
     told = [
-        judged(made, holdout=side, bench=replace(bench(), recorded_dice={"shell": said, "core": said}))
+        judged(made, holdout=side, bench=replace(bench(), recorded=[{"shell": said, "core": said}] * 8))
         for side, said in ((held, 0.2), (held, 1.0), (poor, 1.0))
     ]
     values = [report.metrics["alignment.agreement"].value for report in told]
@@ -43,15 +43,27 @@ def test_those_who_trained_the_judge_are_not_those_it_is_measured_on() -> None:
     assert "trained on every patient held out" in refused.not_computed["alignment.agreement"]
     assert "alignment" not in refused.verdicts and "alignment.agreement" not in refused.metrics
     assert refused.metrics["alignment.dice.core"].floor is None
-    nobody = judged(items(0, 8, site="x"), holdout=[], bench=replace(bench(), recorded_dice={}))
+    nobody = judged(items(0, 8, site="x"), holdout=[], bench=replace(bench(), recorded=()))
     assert "no held-out patients" in nobody.not_computed["alignment.agreement"]
 
 
-def test_a_recorded_score_decides_nothing() -> None:
-    report = judged(items(0, 12), holdout=[])
-    verdict = report.verdicts["alignment"]
-    assert verdict.ok is None and "as recorded with it" in verdict.why
-    assert report.metrics["alignment.agreement"].interval is None
+def test_a_recorded_score_counts_as_the_patients_it_was_recorded_on() -> None:
+    some = [{"shell": 0.9 + 0.01 * n, "core": 0.95} for n in range(8)]
+    told = {
+        n: judged(items(0, 12), holdout=[], bench=replace(bench(), recorded=some[:n])).verdicts["alignment"]
+        for n in (2, 8)
+    }
+    assert told[8].ok is True and "8 held-out patients where it was made, as recorded with it" in told[8].why
+    assert told[2].ok is None and "with 12 samples and 2 held-out patients; it takes 5 of each" in told[2].why
+    poor = [{"shell": 0.6 if n % 2 else 1.0, "core": 0.95} for n in range(8)]
+    report = judged(
+        [replace(i, mask=eroded(i.mask)) for i in items(0, 12)], holdout=[], bench=replace(bench(), recorded=poor)
+    )
+    interval = report.metrics["alignment.agreement"].interval
+    assert interval is not None and interval[1] - interval[0] > 0.05, "the recorded patients move it too"
+    assert report.metrics["alignment.dice.shell"].floor == pytest.approx(0.8)
+    only_core = judged(items(0, 12), holdout=[], bench=replace(bench(), recorded=[{"core": 0.95}] * 8))
+    assert only_core.metrics["alignment.dice.shell"].floor is None
 
 
 def test_samples_without_a_label_are_not_counted() -> None:

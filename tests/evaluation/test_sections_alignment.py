@@ -53,7 +53,7 @@ def items(first: int, count: int, **attributes: Any) -> list[Judged]:
 
 
 def bench(**settings: Any) -> Bench:
-    return Bench(cast("Any", Stated(**settings)), {"shell": 1.0, "core": 1.0})
+    return Bench(cast("Any", Stated(**settings)), [{"shell": 1.0, "core": 1.0}] * 8)
 
 
 def judged(made: list[Judged], **changes: Any) -> Report:
@@ -212,7 +212,7 @@ def test_a_segmenter_of_labels_only_gives_no_calibration() -> None:
         def label(self, image: np.ndarray) -> tuple[np.ndarray, str]:
             return Stated().label(image)
 
-    report = judged(items(0, 6), bench=Bench(cast("Any", Plain()), {"shell": 1.0, "core": 1.0}))
+    report = judged(items(0, 6), bench=Bench(cast("Any", Plain()), [{"shell": 1.0, "core": 1.0}] * 8))
     assert "labels only" in report.not_computed["calibration.ece_roi"]
     assert report.verdicts["alignment"].ok is True
 

@@ -29,7 +29,7 @@ def judge(trained: tuple[Segmenter, dict[str, object]], prepared: Prepared, tmp_
 
 def test_a_judge_knows_who_trained_it_by_hashes_alone(judge: Path, prepared: Prepared) -> None:
     bench = find_bench(str(judge), prepared.schema, prepared)
-    assert bench.segmenter is not None and not bench.recorded_dice
+    assert bench.segmenter is not None and not bench.recorded
     assert bench.saw == {case.patient for case in prepared.split("train")} and len(bench.saw) == 2
     assert not bench.saw & {case.patient for case in prepared.held_out}
     text = (judge / SEEN_FILE).read_text()
@@ -100,7 +100,7 @@ def test_the_shipped_judge_is_known_where_it_was_kept(prepared: Prepared, tmp_pa
     (kept / "judge.json").write_text(json.dumps({**told, "held_out_dice": {"csf": 1.0}, "population": "others"}))
     found = find_bench(str(kept), schema)
     assert found.segmenter is not None and shipped.seen is not None and found.seen == shipped.seen
-    assert (found.recorded_dice, found.facts) == (shipped.recorded_dice, shipped.facts)
+    assert (found.recorded, found.facts) == (shipped.recorded, shipped.facts)
     elsewhere = find_bench(str(kept), replace(schema, population="others"))
     assert elsewhere.segmenter is None and "the data is of 'others'" in elsewhere.why_not
 
@@ -110,6 +110,6 @@ def test_the_shipped_judge_is_for_its_own_population(prepared: Prepared) -> None
     schema = replace(prepared.schema, labels=labels, channels=("MR",), spacing_mm=(2.6, 2.6, 2.6))
     assert "in this population" in find_bench(None, schema).why_not, "real brains of the same labels are others"
     bench = find_bench(None, replace(schema, population="simulated cohort"))
-    assert bench.segmenter is not None and set(bench.recorded_dice) == {label.name for label in labels}
+    assert bench.segmenter is not None and len(bench.recorded) == bench.facts["held_out_n"]
     assert bench.seen is not None and len(bench.seen.training) == bench.facts["trained_n"]
     assert "in this population" in find_bench(None, replace(schema, spacing_mm=(1.0, 1.0, 1.0))).why_not
