@@ -3,7 +3,7 @@
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
 synth cohort --out OTHER --count 400 --seed 3
-synth generate brain-tiny --out SET --count 100 --spread contrast --seed 7
+synth generate brain-tiny --out SET --count 100 --spread contrast
 python -m benchmarks.full_report WORK benchmarks/results/full-report.json \\
     --cohort COHORT --data DATA --other OTHER --set SET
 
