@@ -171,8 +171,9 @@ def _details(report: Report, scores: UtilityScores, arm: str, results: list[Resu
         stated = class_calibration(results)
         report.metrics[f"utility.ece_class.{arm}"] = Figure(stated, len(results[0].rows), "lower", "of the level named")
     for number, label in enumerate(scores.labels if segments and len(scores.labels) > 1 else ()):
-        table = by_arm(scores, scores.cells()[0], measure("dice", number))[arm]
-        report.metrics[f"utility.dice.{arm}.{label}"] = _mean_of(table, "Dice", seed=seed)
+        table = by_arm(scores, scores.cells()[0], measure("dice", number)).get(arm)
+        if table is not None:  # else no test mask holds the label
+            report.metrics[f"utility.dice.{arm}.{label}"] = _mean_of(table, "Dice", seed=seed)
     _lesions(report, arm, results, scores.dims, seed)
 
 
@@ -260,7 +261,7 @@ def _verdicts(
     if one is None:
         report.not_computed[f"utility.{family}_gain"] = "needs the arms R and RS"
     else:
-        verdict = gain_verdict(one, _UNITS[family], "R + S against R")
+        verdict = gain_verdict(one, _UNITS[family], "R + S against R", more=found.get((headline, "G", "R")))
         report.verdicts[f"utility{kind}"] = verdict if known is None else replace(verdict, why=_whose(verdict, known))
     only = next((value for (_, *pair), value in found.items() if pair == ["S", "R"]), None)
     if only is not None:
@@ -302,13 +303,19 @@ def nnunet_figures(arms: Mapping[str, Mapping[str, Scores]], report: Report, *, 
         report.verdicts[f"utility{end}"] = gain_verdict(one, "Dice of nnU-Net", f"{pair[0]} against {pair[1]}")
 
 
-def gain_verdict(one: Comparison, unit: str, whom: str) -> Verdict:
-    """Return gain, loss, none that matters, or undecidable with the gain that this many patients could show."""
+def gain_verdict(one: Comparison, unit: str, whom: str, *, more: Comparison | None = None) -> Verdict:
+    """Return gain, loss, none that matters, or undecidable with the gain that this many patients could show.
+
+    more   what further real patients gain: where they show no gain either, a missing one says nothing of the set
+    """
     told = f"{whom}: {unit} {in_words(one)}"
     if one.found is True:
         return Verdict(True, f"gain. {told}")
     if one.found is False:
         return Verdict(False, f"loss. {told}")
+    if more is not None and more.found is not True:
+        blind = f"further real patients show no gain either (G against R: {in_words(more)})"
+        return Verdict(None, f"undecidable with these networks: {blind}; more steps or width could tell. {told}")
     if one.interval[1] < RELEVANT:
         return Verdict(False, f"no gain of {RELEVANT:g} or more. {told}")
     least = f"{one.patients} test patients show gains of {one.detectable:.3f} or more (80 % power)"

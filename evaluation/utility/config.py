@@ -23,9 +23,9 @@ ARMS = {
 """By name, in words. With equal steps RR is R in another order: a control that must show no gain. G is R at every
 patient, whatever the fraction: what the generator's patients are worth themselves."""
 SYNTHETIC = ("S", "RS", "RSA")
-COMPARED = (("RS", "R"), ("RS", "RA"), ("RS", "RR"), ("RSA", "RA"), ("RS", "G"), ("RS", "RT"), ("S", "T"))
+COMPARED = (("RS", "R"), ("RS", "RA"), ("RS", "RR"), ("RSA", "RA"), ("G", "R"), ("RS", "G"), ("RS", "RT"), ("S", "T"))
 """Gains that are tested, where both arms were trained; beside them stands S over R as a ratio."""
-SCORES = 3
+SCORES = 4
 """Version of what scores mean: files of another one are not taken for these."""
 TUNING = 3
 """A network that only tells how good a rate is takes a TUNING-th of the steps."""

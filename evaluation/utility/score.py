@@ -46,7 +46,8 @@ def lesion_labels(names: Sequence[str], config: UtilityConfig) -> list[int]:
 def score(model: "nn.Module", item: Judged, volumes: Volumes, config: UtilityConfig) -> Row:
     """Return the scores of one test case, plain values by label; a structure missed scores the worst there is.
 
-    Absent in both: Dice and surface Dice 1, HD95 0 (see `evaluation.functional`).
+    A label that the reference lacks has no score, whatever is predicted: all arms are scored on the same labels, and a
+    network that learned nothing earns none by finding nothing. What it finds there counts as false lesions.
     """
     probabilities = scores_of(model, np.asarray(item.image), config).double().numpy()
     row: Row = {"case": item.case, "patient": item.whose}
@@ -69,7 +70,11 @@ def score(model: "nn.Module", item: Judged, volumes: Volumes, config: UtilityCon
         "nsd": surface_dice(found, mask, labels=labels, spacing_mm=spacing, tolerance_mm=tolerance),
         "hd95": hd95(found, mask, labels=labels, spacing_mm=spacing),
     }
-    row |= {name: [_short(value) for value in values] for name, values in by_label.items()}
+    there = [bool((mask == label).any()) for label in labels]
+    row |= {
+        name: [_short(value) if held else None for value, held in zip(values, there, strict=True)]
+        for name, values in by_label.items()
+    }
     row["ece"], row["brier"] = calibration(probabilities, mask, labels=labels)
     row["crps"] = [_short(v) for v in volume_crps(probabilities, mask, labels=labels, spacing_mm=spacing)]
     counted = lesion_labels(volumes.labels, config)

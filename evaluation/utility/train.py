@@ -113,15 +113,14 @@ def _pair(item: Judged, arm: str, given: Sequence[Judged], patch: tuple[int, ...
 
 
 def _tuned(model: "nn.Module", sides: Sides, volumes: Volumes, config: UtilityConfig) -> float:
-    """Return the mean Dice (or probability of the right level) on the volumes to tune on."""
+    """Return the mean Dice of labels that are there (or probability of the right level) on the volumes to tune on."""
     from evaluation.functional import dice
 
-    labels = list(range(1, len(volumes.labels) + 1))
     found = []
     for item in sides.tune:
         probabilities = scores_of(model, np.asarray(item.image), config)
         if config.task == "classification":
             found.append(float(probabilities[volumes.level(item)]))
-        else:
+        elif labels := [label for label in range(1, len(volumes.labels) + 1) if (item.mask == label).any()]:
             found.append(float(dice(probabilities.argmax(dim=0).numpy(), item.mask, labels=labels).mean()))
     return float(np.mean(found)) if found else 0.0

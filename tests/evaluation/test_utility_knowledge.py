@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.evidence import Evidence
 from evaluation.judge import judge
@@ -14,7 +15,8 @@ from evaluation.utility.arms import Known, sides
 from evaluation.utility.config import ARMS, Job, UtilityConfig
 from evaluation.utility.knowledge import knowledge_of
 from evaluation.utility.run import Result, UtilityScores, check, collected, work_of
-from evaluation.utility.tables import LEAST_LESIONS, further, lesions_of, size_bins
+from evaluation.utility.score import score
+from evaluation.utility.tables import LEAST_LESIONS, further, lesions_of, measure, size_bins
 from evaluation.utility.train import train
 from synth.errors import DataError
 from tests.evaluation.test_utility import volumes
@@ -236,3 +238,42 @@ def test_few_seeds_and_tuning_are_said_in_the_plan() -> None:
     assert "1 seeds, fewer than the 3" in plan and "best of 2 learning rates" in plan
     (plain,) = (note for note in judged(scored(UtilityConfig(arms=("R", "RS")))).notes if "DynUNet" in note)
     assert "learning rate 0.01, not tuned" in plain and "fewer" not in plain
+
+
+def test_networks_to_which_further_real_patients_are_worth_nothing_show_no_missing_gain() -> None:
+    """R + S gains nothing; that is a finding only where the other real patients would have gained something."""
+    data = volumes()
+    config = UtilityConfig(fractions=(0.5,), arms=("R", "RS", "G"))
+    jobs, left_out = check(data, config)
+    for ceiling, ok, said in (
+        (0.1, False, "no gain of 0.01"),
+        (0.0, None, "further real patients show no gain either"),
+    ):
+        found = [result(job, better=ceiling if job.fraction == 1.0 else 0.0, cases=200) for job in jobs]
+        report = judged(collected(found, data, config, left_out))
+        verdict = report.verdicts["utility"]
+        assert verdict.ok is ok and said in verdict.why, verdict
+        assert report.metrics["utility.dice_gain.G_R"].value == pytest.approx(ceiling, abs=0.01)
+    gained = judged(scored(config)).verdicts["utility"]
+    assert gained.ok is True, "a gain that is shown needs no ceiling"
+
+
+class _Blank:
+    """Finds nothing anywhere."""
+
+    def __call__(self, pixels: Any) -> Any:
+        scores = torch.zeros(1, 3, *pixels.shape[2:])
+        scores[:, 0] = 1.0
+        return scores
+
+
+def test_finding_nothing_earns_nothing_where_there_is_nothing() -> None:
+    data, config = volumes(), UtilityConfig()
+    item = data.test[0]
+    assert len(data.labels) == 2
+    without = replace(item, mask=np.where(item.mask == 2, 0, item.mask))
+    row = score(cast("Any", _Blank()), without, data, config)
+    assert row["dice"] == [0.0, None] and row["nsd"] == [0.0, None] and row["hd95"][1] is None
+    assert measure("dice")(row) == 0.0 and np.isnan(measure("dice", 1)(row))
+    empty = score(cast("Any", _Blank()), replace(item, mask=0 * item.mask), data, config)
+    assert np.isnan(measure("dice")(empty)), "a case without any label is left out"
