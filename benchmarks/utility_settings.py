@@ -1,18 +1,20 @@
-"""The learning rate that utility trains with, held against others on training patients alone.
+"""The learning rate and steps that utility trains with, held against others on training patients alone.
 
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
 python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/utility-settings.json
 
 Test and hold-out patients of DATA are never read: some of its training patients are put apart and scored, and the real
-arm is trained on a tenth of the others, and on all of them. WORK keeps every network's scores, so that a killed run
-goes on.
+arm is trained on a tenth of the others, and on all of them. Steps are enough where all of them gain on a tenth: before
+that no arm can show what its volumes are worth. WORK keeps every network's scores, so that a killed run goes on.
 """
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -20,6 +22,7 @@ import tyro
 from evaluation.utility.arms import Volumes
 from evaluation.utility.config import UtilityConfig
 from evaluation.utility.run import digest_of, run_job, work_of
+from evaluation.utility.tables import Measure, measure
 from pipelines.evidence import real_set
 from pipelines.progress import progress
 from synth.data.prepared import Prepared
@@ -37,7 +40,7 @@ class Options:
     fractions: tuple[float, ...] = (0.1, 1.0)
     scored: int = 12
     """Training patients put apart, on which rates are compared."""
-    steps: int = 300
+    steps: tuple[int, ...] = (300, 1000)
     width: int = 16
 
 
@@ -51,24 +54,31 @@ def main(options: Options) -> None:
     real, scored = (list(real_set(prepared, side)) for side in sides)
     labels = tuple(label.name for label in prepared.schema.labels)
     volumes = Volumes(real, real[:1], scored, labels, prepared.schema.spacing_mm)
-    plain = UtilityConfig(
-        arms=("R",), fractions=options.fractions, seeds=(0,), steps=options.steps, width=options.width
-    )
-    runs = [(fraction, replace(plain, rates=(rate,))) for fraction in options.fractions for rate in options.rates]
-    rows, started = [], time.perf_counter()
-    with progress("rates on training patients", len(runs) * work_of(volumes, plain)) as bar:
-        for number, (fraction, config) in enumerate(runs):
+    plain = UtilityConfig(arms=("R",), fractions=options.fractions, seeds=(0,), width=options.width)
+    runs = [
+        (fraction, replace(plain, rates=(rate,), steps=steps))
+        for steps in options.steps
+        for fraction in options.fractions
+        for rate in options.rates
+    ]
+    work = sum(work_of(volumes, config) for _, config in runs)
+    rows, started, done = [], time.perf_counter(), 0
+    with progress("rates on training patients", work) as bar:
+        for fraction, config in runs:
             digest = digest_of(volumes, config)
             job = config.job("R", fraction, 0.0, 0)
+            done += work_of(volumes, config)
             found = run_job(job, volumes, config, options.work / digest, digest=digest, tell=bar.advance)
-            bar.advance((number + 1) * work_of(volumes, plain))
-            dice = float(np.mean([np.mean(row["dice"]) for row in found.rows]))
-            rows.append({"fraction": fraction, "real": found.real, "rate": found.rate, "dice": round(dice, 4)})
+            bar.advance(done)  # kept scores too
+            told = {"steps": config.steps, "fraction": fraction, "real": found.real, "rate": found.rate}
+            told["dice"] = _mean(found.rows, measure("dice"))
+            by_label = {label: _mean(found.rows, measure("dice", place)) for place, label in enumerate(labels)}
+            rows.append({**told, "by_label": by_label})
             print(rows[-1], flush=True)
     result = {
         "command": "python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/"
         f"{options.out.name} --rates {' '.join(f'{rate:g}' for rate in options.rates)} --scored {options.scored} "
-        f"--steps {options.steps} --width {options.width}",
+        f"--steps {' '.join(map(str, options.steps))} --width {options.width}",
         "population": prepared.schema.population,
         "scored_on": f"{len(scored)} volumes of {len(apart)} training patients, put apart; no test or hold-out patient",
         "seconds": round(time.perf_counter() - started),
@@ -76,6 +86,11 @@ def main(options: Options) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], read: Measure) -> float:
+    """Return the mean of a score over the cases that have one."""
+    return round(float(np.nanmean([read(row) for row in rows])), 4)
 
 
 if __name__ == "__main__":
