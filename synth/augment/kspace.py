@@ -25,7 +25,10 @@ def ghosting(image: np.ndarray, level: float, value_range: float, rng: np.random
 
 
 def motion(image: np.ndarray, level: float, value_range: float, rng: np.random.Generator) -> np.ndarray:
-    """A share `level` of the lines along the first axis were taken after the head had moved 2.3 voxels along it."""
+    """A share `level` of the lines along the first axis were taken after the head had moved 2.3 voxels along it.
+
+    At a half the lines agree least; beyond it those that did not move become the odd ones.
+    """
     n = image.shape[1]
     frequency = np.fft.fftfreq(n)
     lines = _lines(n)
