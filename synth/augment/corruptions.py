@@ -222,7 +222,7 @@ _ALL = (
     Corruption("contrast", "intensity", _ANY, (1.1, 1.25, 1.45, 1.7, 2.1), "gamma", _contrast),
     Corruption("bias_field", "intensity", _MR, (0.1, 0.2, 0.35, 0.5, 0.7), "largest log gain", _bias_field),
     Corruption("ghosting", "k-space", _MR, (0.05, 0.1, 0.22, 0.35, 0.5), "loss of odd lines", kspace.ghosting),
-    Corruption("motion", "k-space", _MR, (0.06, 0.12, 0.2, 0.32, 0.5), "share of lines moved", kspace.motion),
+    Corruption("motion", "k-space", _MR, (0.1, 0.2, 0.3, 0.42, 0.55), "share of lines moved", kspace.motion),
     Corruption("gibbs", "k-space", _MR, (0.2, 0.35, 0.5, 0.62, 0.75), "share of each axis cut", kspace.truncation),
     Corruption("spike", "k-space", _MR, (0.015, 0.03, 0.06, 0.1, 0.16), "amplitude / range", kspace.spike),
     Corruption("slice_duplication", "slices", _ANY, (0.2, 0.4, 0.6, 0.8, 1.0), "share of odd", _slice_duplication),

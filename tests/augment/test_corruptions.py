@@ -78,8 +78,8 @@ def test_ghosts_lie_half_a_field_of_view_away() -> None:
     image = np.zeros((1, 32, 8))
     image[0, 4:8] = 1.0
     ghost = corrupt(image, "ghosting", 5, seed=0)[0] - image
-    assert np.allclose(ghost[0, 20:24], 0.45 / 2)
-    assert np.allclose(ghost[0, 4:8], -0.45 / 2)
+    assert np.allclose(ghost[0, 20:24], 0.5 / 2)
+    assert np.allclose(ghost[0, 4:8], -0.5 / 2)
 
 
 def test_mean_intensity_survives_k_space_faults() -> None:
