@@ -145,7 +145,9 @@ def main(options: Options) -> None:
         training, training, held, few.schema.population, spacing_mm=few.schema.spacing_mm, real_masks_allowed=True
     )
     result: dict[str, object] = {
-        "command": f"python -m benchmarks.overfit {' '.join(sys.argv[1:])}",
+        "command": f"python -m benchmarks.overfit {' '.join(sys.argv[1:])}".replace(str(options.data), "DATA").replace(
+            str(options.run), "RUN"
+        ),
         "population": few.schema.population,
         "subjects": {"training": len(training), "holdout": len(held)},
     }

@@ -100,7 +100,10 @@ def companions() -> dict[str, Any]:
 def main(options: argparse.Namespace) -> None:
     """Measure all fixtures, write them, and fail where one of ours is wrong."""
     fixtures = {"hd95": missed(), "ece": zeros_and_ones(), "mmd": spread(), "ssim": companions()}
-    result = {"command": f"python -m benchmarks.peers_wrong {options.out.name}", "fixtures": fixtures}
+    result = {
+        "command": f"python -m benchmarks.peers_wrong benchmarks/results/{options.out.name}",
+        "fixtures": fixtures,
+    }
     write_bytes(options.out, (json.dumps(result, indent=2) + "\n").encode())
     print(json.dumps(fixtures, indent=2))
     if not all(fixture["ours_right"] for fixture in fixtures.values()):

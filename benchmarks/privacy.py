@@ -256,7 +256,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     n = options.repeats
     result: dict[str, object] = {
-        "command": f"python -m benchmarks.privacy {' '.join(sys.argv[1:])}",
+        "command": f"python -m benchmarks.privacy {' '.join(sys.argv[1:])}".replace(str(options.data), "DATA"),
         "environment": {"processor": platform.machine(), "numpy": np.__version__},
         "repeats": n,
     }

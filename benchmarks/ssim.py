@@ -110,7 +110,7 @@ def main(options: argparse.Namespace) -> None:
     x, y = pair((options.size,) * 3)
     rows = differences()
     result = {
-        "command": f"python -m benchmarks.ssim {options.out.name} --size {options.size} --rounds {options.rounds} "
+        "command": f"python -m benchmarks.ssim benchmarks/results/{options.out.name} --size {options.size} --rounds {options.rounds} "
         f"--threads {options.threads}",
         "environment": {
             "torch": torch.__version__,
