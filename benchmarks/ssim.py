@@ -110,8 +110,8 @@ def main(options: argparse.Namespace) -> None:
     x, y = pair((options.size,) * 3)
     rows = differences()
     result = {
-        "command": f"python -m benchmarks.ssim benchmarks/results/{options.out.name} --size {options.size} --rounds {options.rounds} "
-        f"--threads {options.threads}",
+        "command": f"python -m benchmarks.ssim benchmarks/results/{options.out.name} --size {options.size} "
+        f"--rounds {options.rounds} --threads {options.threads}",
         "environment": {
             "torch": torch.__version__,
             "threads": options.threads,
