@@ -78,6 +78,7 @@ class Buffer:
     def claim(self, request: Mapping[str, Any]) -> None:
         """Keep the ask in the folder, or check that the folder was begun with it. Errors: OutputError."""
         path = self.folder / REQUEST
+        self.require_folder()
         if not path.is_file():
             there = [found.name for found in self.folder.iterdir()] if self.folder.is_dir() else []
             others = [name for name in there if not name.startswith(f".{REQUEST}.")]  # which a kill leaves half
@@ -91,6 +92,7 @@ class Buffer:
     def check(self, request: Mapping[str, Any]) -> None:
         """Refuse a folder that was begun with another ask; one without any is let be. Errors: OutputError."""
         path = self.folder / REQUEST
+        self.require_folder()
         if not path.is_file():
             return
         before = _json(path)
@@ -101,6 +103,11 @@ class Buffer:
                     f"buffer {self.folder} was begun with {name} = {_short(before.get(name))}, now it is "
                     f"{_short(asked.get(name))}; give another folder, or remove this one"
                 )
+
+    def require_folder(self) -> None:
+        """Errors: OutputError where a file lies in the folder's place."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"buffer {self.folder} is a file; give a folder")
 
     def request(self) -> dict[str, Any]:
         """Return the ask of the folder. Errors: DataError."""

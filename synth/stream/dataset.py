@@ -29,6 +29,7 @@ from synth.stream.real import open_real, space_of
 from synth.stream.schedule import Plan, Ratio, as_ratio, taken_in_turn
 from synth.stream.sharing import ranks_of_launch, refuse_sharers
 from synth.stream.space import Scale, patch
+from synth.stream.state import State, read_state
 
 if TYPE_CHECKING:
     from synth.generator import Generator, Sampling
@@ -306,7 +307,7 @@ class Stream(IterableDataset[dict[str, Any]]):
 
         step   steps of this epoch that are done; None = those that `loader` has handed out
         With Hard and several processes, losses are summed over them: call it in all. Errors: ConfigError where nobody
-        counted.
+        counted, and for a step beyond the epoch.
         """
         if step is None:
             if self._shared[_WORKERS] and not self._shared[_COUNTED]:
@@ -314,32 +315,23 @@ class Stream(IterableDataset[dict[str, Any]]):
                     "a DataLoader with workers does not say how far it is; take stream.loader, or give step="
                 )
             step = self._taken // self._local
-        losses, counts = self.weights.totals()
-        rows = [list(row) for row in self.weights.rows]
-        return {
-            "plan": self._told_plan(),
-            "epoch": self.epoch,
-            "step": step,
-            "rows": rows,
-            "losses": losses,
-            "counts": counts,
-        }
+        if whole("step", step, least=0) > self.plan.epoch_steps:
+            raise ConfigError(f"step is {step}, an epoch has {self.plan.epoch_steps}; give steps of this epoch")
+        return State(self.epoch, step, self.weights.rows, *self.weights.totals()).told(self._told_plan())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` stands; the next set_epoch of that epoch keeps the place. Errors: ConfigError."""
-        told = self._told_plan()
-        for name, value in state["plan"].items():
-            if told.get(name) != value:
-                raise ConfigError(
-                    f"the state is of a stream with {name} = {value}, this one has {told.get(name)}; make them equal"
-                )
-        self.weights.rows = [tuple(row) for row in state["rows"]]
+        """Go on where `state` stands; the next set_epoch of that epoch keeps the place.
+
+        Errors: ConfigError for the state of another stream, or one that is damaged; then nothing is changed.
+        """
         silent = [0] * len(self.weights.groups)
+        found = read_state(state, self._told_plan(), steps=self.plan.epoch_steps, groups=len(silent))
+        self.weights.rows = found.rows
         self.weights.losses, self.weights.counts = (
-            (list(state["losses"]), list(state["counts"])) if self._rank == 0 else (silent, list(silent))
+            (found.losses, found.counts) if self._rank == 0 else (silent, list(silent))
         )
-        self._since = state["epoch"] * self.plan.epoch_steps + state["step"]
-        self._place(state["epoch"], state["step"])
+        self._since = found.epoch * self.plan.epoch_steps + found.step
+        self._place(found.epoch, found.step)
         self._resumed = True
         self._say()
 
@@ -369,6 +361,7 @@ class Stream(IterableDataset[dict[str, Any]]):
             "epoch_steps": plan.epoch_steps,
             "real": 0 if self.cases is None else len(self.cases),
             "policy": type(self.policy).__name__,
+            "model": self._request["model"]["sha256"],
         }
 
     def _place(self, epoch: int, step: int) -> None:

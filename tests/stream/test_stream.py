@@ -79,6 +79,57 @@ def test_a_state_of_another_stream_is_refused(make: Make) -> None:
         make(epoch_steps=7).load_state_dict(state)
 
 
+def _without(state: dict, name: str) -> dict:
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda state: None, "this is no state of a stream"),
+        (lambda state: [1, 2], "this is no state of a stream"),
+        (lambda state: {}, "this is no state of a stream"),
+        (lambda state: {"model": {"weight": torch.zeros(2)}, "epoch": 3}, "this is no state of a stream"),
+        (lambda state: {**state, "plan": _without(state["plan"], "seed")}, "its plan has no seed"),
+        (lambda state: {**state, "plan": {**state["plan"], "model": "00"}}, "a stream with model = 00, this one has"),
+        (lambda state: {**state, "plan": {**state["plan"], "seed": "0"}}, "a stream with seed = 0, this one has"),
+        (lambda state: {**state, "plan": {**state["plan"], "shape": 3}}, "a stream with shape = 3, this one has None"),
+        *((lambda state, name=name: _without(state, name), f"it has no {name}") for name in ("epoch", "step", "rows")),
+        *((lambda state, name=name: _without(state, name), f"it has no {name}") for name in ("losses", "counts")),
+        (lambda state: {**state, "epoch": -1}, "epoch of the state is -1"),
+        (lambda state: {**state, "epoch": 1}, "has 2 rows of weights, epoch 1 needs 3"),
+        (lambda state: {**state, "step": 7}, "step of the state is 7, an epoch has 6"),
+        (lambda state: {**state, "step": 1.5}, "step of the state is 1.5"),
+        (lambda state: {**state, "rows": state["rows"][:1]}, "has 1 rows of weights, epoch 0 needs 2"),
+        (lambda state: {**state, "rows": "ab"}, "rows of the state is ab, not a list"),
+        (lambda state: {**state, "rows": [[1.0], [1.0]]}, "not 2 weights whose sum is 1"),
+        (lambda state: {**state, "rows": [[math.nan, 1.0]] * 2}, "not 2 weights whose sum is 1"),
+        (lambda state: {**state, "rows": [[0.9, 0.9]] * 2}, "not 2 weights whose sum is 1"),
+        (lambda state: {**state, "losses": [0.5, 1]}, "losses of the state is .* not 2 whole numbers"),
+        (lambda state: {**state, "counts": [0, -1]}, "counts of the state is .* not 2 whole numbers"),
+        (lambda state: {**state, "counts": None}, "counts of the state is None, not a list"),
+    ],
+)
+def test_a_damaged_state_is_refused_in_one_line_and_changes_nothing(
+    make: Make, spoil: Callable[[dict], object], said: str
+) -> None:
+    stream = make(policy=Balanced())
+    before = stream.state_dict()
+    with pytest.raises(ConfigError, match=said) as caught:
+        stream.load_state_dict(spoil(stream.state_dict(step=3)))  # pyright: ignore[reportArgumentType]
+    assert "\n" not in str(caught.value)
+    assert stream.state_dict() == before
+    stream.load_state_dict(stream.state_dict(step=3))
+    assert stream.state_dict()["step"] == 3
+
+
+def test_a_state_beyond_the_epoch_is_not_given(make: Make) -> None:
+    stream = make()
+    for step in (7, -1, 1.5):
+        with pytest.raises(ConfigError, match=f"step is {step}"):
+            stream.state_dict(step=step)  # pyright: ignore[reportArgumentType]
+
+
 def test_refresh_counts_steps_not_time(make: Make, tiny: Path) -> None:
     """Two synthetic items a step, four side by side, each shown twice: two new samples after every second step."""
     stream = make()
@@ -267,6 +318,14 @@ def test_a_foreign_loader_with_workers_must_say_where_it_is(make: Make, tiny: Pa
     with pytest.raises(ConfigError, match="take stream.loader, or give step="):
         stream.state_dict()
     assert stream.state_dict(step=3)["step"] == 3
+
+
+def test_a_file_in_the_buffers_place_is_one_line(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for options in ({}, {"produce": False}):
+        with pytest.raises(OutputError, match=f"^buffer {tmp_path / 'file'} is a file; give a folder$"):
+            make(buffer=tmp_path / "file", **options)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_buffer_of_another_ask_and_a_folder_of_others_are_refused(make: Make, tmp_path: Path) -> None:
