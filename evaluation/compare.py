@@ -58,11 +58,20 @@ def compare(report_a: str | Path | Mapping[str, Any], report_b: str | Path | Map
     The interval of a difference comes from the two intervals (MOVER: Zou & Donner 2008):
     L = d - sqrt((b - l_b)^2 + (u_a - a)^2), U = d + sqrt((u_b - b)^2 + (a - l_a)^2), as if the two were independent.
     Judged against the same real volumes they rise and fall together, so that it is rather too wide than too narrow.
-    Errors: DataError for what is no report, another schema or population, and fingerprints that differ.
+    Errors: DataError for what is no report, another schema or population, fingerprints that differ, and
+    reports that share no figure.
     """
     a, b = (_read(report) for report in (report_a, report_b))
     _require_alike(a, b)
     first, second = a["metrics"], b["metrics"]
+    if not set(first) & set(second):
+        told = [
+            ", ".join(dict.fromkeys(name.split(".")[0] for name in sorted(one))) or "none" for one in (first, second)
+        ]
+        raise DataError(
+            f"the reports have no figure in common (families: {told[0]} in a, {told[1]} in b); judge both sets with "
+            "the same --only"
+        )
     rows = tuple(_difference(name, first[name], second[name]) for name in sorted(set(first) & set(second)))
     return Comparison(rows, tuple(sorted(set(first) - set(second))), tuple(sorted(set(second) - set(first))))
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from evaluation.evidence import Evidence, Tell
 from evaluation.fingerprint import fingerprint_of
 from evaluation.report import Report
-from evaluation.sections import SECTIONS, Section
+from evaluation.sections import FAMILIES, SECTIONS, Section
 from evaluation.sections.utility import NOT_ASKED
 from evaluation.work import planned
 from synth.errors import ConfigError, nearest
@@ -30,12 +30,15 @@ def judge(evidence: Evidence, *, only: Collection[str] = (), progress: Tell = la
             raise ConfigError(f"no section of a report is called {name!r}; {nearest(name, SECTIONS)}")
     report, plan = Report(evidence.population), planned(evidence, only)
     report.fingerprint = fingerprint_of(evidence)
-    report.samples = [{"case": item.case, "flagged": False} for item in evidence.synthetic]
+    report.samples = [{"case": item.case, "flagged": None} for item in evidence.synthetic]
     for name, section in SECTIONS.items():
         if not only or name in only:
             _run(section, evidence, report, plan[name], progress)
-    if "utility.dice_gain" not in report.metrics:
+    if "utility.dice_gain" not in report.metrics and (not only or "utility" in only):
         report.not_computed.setdefault("utility.dice_gain", NOT_ASKED)
+    asked = ",".join(name for name in SECTIONS if name in only)
+    left = (name for name in FAMILIES if only and name not in only)
+    report.not_computed |= dict.fromkeys(left, f"not asked for (--only {asked})")
     return report
 
 

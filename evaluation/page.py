@@ -126,9 +126,13 @@ def _samples(report: "Report") -> str:
         return ""
     rows.sort(key=lambda row: (not row["flagged"], _number(row.get("agreement"), 1.0), str(row["case"])))
     names = list(dict.fromkeys(key for row in rows for key in row))
+    flagged = [row["flagged"] for row in report.samples]
+    said = f"{sum(map(bool, flagged))} of {len(flagged)} are flagged; shown are those and the least agreeing"
+    if all(one is None for one in flagged):
+        said = "Whether they are copies was not judged; shown are the least agreeing"
+        names.remove("flagged")
     return (
-        f'<section id="samples"><h2>Samples to look at</h2><p>{sum(bool(r["flagged"]) for r in report.samples)} of '
-        f"{len(report.samples)} are flagged; shown are those and the least agreeing, {_WORST} at most.</p>"
+        f'<section id="samples"><h2>Samples to look at</h2><p>{said}, {_WORST} at most.</p>'
         f"{_plain(names, rows[:_WORST])}</section>"
     )
 

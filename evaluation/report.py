@@ -61,7 +61,8 @@ class Verdict:
 class Report:
     """What was found.
 
-    samples            a row for each: its case, whether it was flagged, and what sections measured of it alone
+    samples            a row for each: its case, whether the privacy audit flagged it (None: it was not judged), and
+                       what sections measured of it alone
     subgroups          rows of figures by level of an attribute: attribute, level, figure, value, n, interval
     pictures           caption, PNG, and whether it shows real voxels
     volumes            synthetic pairs to be turned in the page, with `viewer`, the source of what turns them

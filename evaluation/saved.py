@@ -30,7 +30,7 @@ class _Verdict(TypedDict):
 
 class _Sample(TypedDict):
     case: str
-    flagged: bool
+    flagged: bool | None
 
 
 class ReportForm(TypedDict):

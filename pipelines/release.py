@@ -17,7 +17,7 @@ _ROW_KEYS = (
 )
 _NESTED_KEYS = {
     "condition": ("attributes", "text", "size", "spacing_mm", "edit"),
-    "acceptance": ("judge", "segmenter", "rejected"),
+    "acceptance": ("judge", "segmenter", "tests", "rejected"),
 }
 """Of those rows in rows: p-values and agreement of a sample measure it against real patients, and stay inside."""
 
@@ -62,6 +62,7 @@ class Release:
             if code == FAILED and AFTER in content["verdicts"]:
                 print(f"nor without the flagged samples: {content['verdicts'][AFTER]['why']}")
             return code
+        self._require_flags(content["samples"])
         judged: dict[str, str] = content["judged"]
         self._require_said(judged)
         dataset = read(self.synthetic)
@@ -97,6 +98,16 @@ class Release:
                 raise OutputError(f"{self.out} is not empty; give --overwrite or another --out")
             if not (self.out / RELEASE_FILE).is_file():
                 raise OutputError(f"{self.out} is no release, so it is not replaced; give another --out")
+
+    def _require_flags(self, samples: list[dict[str, Any]]) -> None:
+        """Errors: DataError where a report that lets samples go does not say of one whether it was flagged."""
+        from synth.errors import DataError
+
+        untold = [row["case"] for row in samples if row["flagged"] is None]
+        if untold:
+            raise DataError(
+                f"{self.report} does not say whether case {untold[0]} is flagged; run `synth evaluate` with privacy"
+            )
 
     def _require_said(self, judged: dict[str, str]) -> None:
         """Errors: DataError where what the set says of itself is not what was judged, added or gone."""

@@ -32,7 +32,9 @@ SECTIONS: Mapping[str, Section] = {
     "pictures": pictures,
 }
 """By name, in the order in which they run."""
+FAMILIES = tuple(name for name in SECTIONS if name not in ("subgroups", "pictures"))
+"""Those that measure figures of their own name."""
 SEGMENTING = frozenset({"alignment", "condition", "calibration", "subgroups"})
 """Those that ask for the bench's segmenter."""
 
-__all__ = ["SECTIONS", "SEGMENTING", "Section"]
+__all__ = ["FAMILIES", "SECTIONS", "SEGMENTING", "Section"]

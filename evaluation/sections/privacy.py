@@ -35,8 +35,8 @@ def add_audit(report: Report, found: Audit) -> None:
     p_values = dict(found.p_values)
     for row in report.samples:
         case = str(row["case"])
-        row["flagged"] = bool(row["flagged"]) or case in found.flagged
-        if case in p_values:
+        if case in p_values:  # else nothing was tested, and the row stays unjudged
+            row["flagged"] = case in found.flagged
             row["copy_p"] = float(f"{p_values[case]:.6g}")
     if found.exposure:
         table = io.StringIO()

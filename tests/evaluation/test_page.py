@@ -30,6 +30,14 @@ def test_failures_come_first_and_text_is_escaped() -> None:
     assert "http" not in text and "<script" not in text
 
 
+def test_samples_that_were_not_judged_are_not_called_clean() -> None:
+    made = report()
+    made.samples = [{"case": f"syn_{n}", "flagged": None, "agreement": 0.5 + n / 10} for n in range(3)]
+    text = page(made, with_real=False)
+    assert "Whether they are copies was not judged; shown are the least agreeing" in text and "are flagged" not in text
+    assert "<th>flagged</th>" not in text and "<th>agreement</th>" in text and "syn_2" in text
+
+
 def test_a_figure_without_a_better_way_says_so() -> None:
     made = report()
     assert "near the floor" not in page(made, with_real=False) and "&darr; lower" in page(made, with_real=False)

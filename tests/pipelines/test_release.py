@@ -117,6 +117,14 @@ def test_what_did_not_pass_stays(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_that_does_not_say_what_is_flagged_lets_nothing_go(
+    synthetic: Path, reported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"case": f"c{i:02d}", "flagged": None if i == 3 else False} for i in range(8)]
+    assert release(synthetic, reported(True, samples=rows), tmp_path / "out") == 2
+    assert "does not say whether case c03 is flagged" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("of_synthetic", [False, True])
 def test_edits_go_only_where_they_are_of_samples(
     synthetic: Path,
