@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pipelines.asks import Job
     from pipelines.samples import Worker
     from pipelines.spots import Spot
+    from synth.data.dataset import Case, Dataset
     from synth.volume import Volume
+
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,9 @@ class Edit:
     task: Literal["inpaint"] = "inpaint"
     """What is done: inpaint makes the images anew where their masks changed."""
     masks: Path | None = None
-    """Changed masks, of the same case names."""
+    """Changed masks, of the same case names: one for every image, unless --some is given."""
+    some: bool = False
+    """With --masks: edit the images that have one there, and leave the others out."""
     place: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Instead of --masks: LABEL@i,j,k:ML, a blob of a label put into every mask at a voxel (repeatable, in turn)."""
     margin_mm: float = 8.0
@@ -65,8 +70,8 @@ class Edit:
         worker = Worker(self._job())
         pairs = Pairs(self, worker)
         worker.check(pairs.count)
-        for index in range(pairs.count):  # before any is made: an hour in is late for a wrong mask
-            pairs.check(index)
+        # before any is made: an hour in is late for a wrong mask
+        short = [told for index in range(pairs.count) for told in pairs.check(index)]
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             self._claim(worker)
@@ -80,6 +85,12 @@ class Edit:
                     bar.advance()
             finish_set(self.out, worker.facts, worker.generator.model.seen, pairs.count)
         print(f"{pairs.count} edited pairs in {self.out}; beyond {self.margin_mm:g} mm they are the given images")
+        if short:
+            more = f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
+            print(
+                f"{len(short)} blobs are smaller than asked, as their tissue is thin or of that label already: "
+                f"{', '.join(short[:_SHOWN])}{more}"
+            )
         return 0
 
     def spots(self, index: int) -> "list[Spot]":
@@ -97,6 +108,8 @@ class Edit:
 
         if (self.masks is None) == (not self.place):
             raise ConfigError("give --masks, a folder of changed masks, or --place, what to put into them; not both")
+        if self.some and self.masks is None:
+            raise ConfigError("--some is for --masks; add that or leave it out")
         if not 0 < self.margin_mm < math.inf:
             raise ConfigError(f"--margin-mm is {self.margin_mm}; give more than 0")
         require_sampling(self.steps, self.guidance)
@@ -107,12 +120,8 @@ class Edit:
     def _job(self) -> "Job":
         from pipelines.asks import Job, mask_files
         from pipelines.machine import device_of
-        from synth.errors import DataError
-        from synth.formats import read
 
-        bare = next((case.id for case in read(self.images).cases if case.mask is None), None)
-        if bare is not None:
-            raise DataError(f"{self.images}: case {bare} has no mask; an edit begins with one, so give it or drop it")
+        self.chosen()
         return Job(
             model=self.model,
             out=str(self.out),
@@ -127,6 +136,36 @@ class Edit:
             masks=mask_files(self.masks or self.images),
             device=str(device_of(self.device)),
         )
+
+    def chosen(self) -> "tuple[Dataset, list[Case]]":
+        """Return the dataset and which of its cases are edited: those that have a changed mask, or all.
+
+        Errors: DataError for a changed mask of no image, an image without one (unless --some) or without a mask itself.
+        """
+        from pipelines.asks import mask_files
+        from synth.errors import DataError, nearest
+        from synth.formats import read
+
+        dataset = read(self.images)
+        cases = list(dataset.cases)
+        if self.masks is not None:
+            changed = {one.case for one in mask_files(self.masks)}
+            lacking = [case.id for case in cases if case.id not in changed]
+            surplus = sorted(changed - {case.id for case in cases})
+            if surplus:
+                hint = f"; {nearest(surplus[0], lacking)}" if lacking else ""
+                raise DataError(f"--masks {self.masks}: case {surplus[0]} is none of {self.images}{hint}")
+            if lacking and not self.some:
+                more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+                raise DataError(
+                    f"--masks {self.masks} has no mask for {', '.join(lacking[:_SHOWN])}{more} of {self.images}; add "
+                    "them, or give --some to edit the others alone"
+                )
+            cases = [case for case in cases if case.id in changed]
+        bare = next((case.id for case in cases if case.mask is None), None)
+        if bare is not None:
+            raise DataError(f"{self.images}: case {bare} has no mask; an edit begins with one, so give it or drop it")
+        return dataset, cases
 
     def _claim(self, worker: "Worker") -> None:
         """Keep the ask beside the output. Errors: OutputError where that holds another one, or anything else."""
@@ -156,30 +195,39 @@ class Pairs:
     def __init__(self, how: Edit, worker: "Worker") -> None:
         from pipelines.evidence import require_order
         from pipelines.records import rows_beside
-        from synth.formats import read
 
         self.how, self.worker = how, worker
         self.rows = {row["case"]: row for row in rows_beside(how.images)}
-        self.dataset = read(how.images)
+        self.dataset, self.cases = how.chosen()
         require_order(how.images, self.dataset.channels, worker.asks.schema.channels)
         self.changed = {one.case: one for one in worker.job.masks} if how.masks is not None else {}
 
     @property
     def count(self) -> int:
         """Number of pairs."""
-        return len(self.dataset.cases)
+        return len(self.cases)
 
-    def check(self, index: int) -> None:
-        """Errors: DataError, ConditionError, GeometryError for what cannot be edited, with its case."""
+    def check(self, index: int) -> list[str]:
+        """Return in words which blobs come out smaller than asked.
+
+        Errors: DataError, ConditionError, GeometryError for what cannot be edited, with its case.
+        """
+        from synth.editing import placed_ml
         from synth.errors import ConditionError, SynthError
 
-        case = self.dataset.cases[index].id
+        case, spots, short = self.cases[index].id, self.how.spots(index), []
         try:
             _, _, *masks = self._masks(index)
-            for before, after in zip(masks[:-1], masks[1:], strict=True):
+            for number, (before, after) in enumerate(zip(masks[:-1], masks[1:], strict=True)):
                 before.require_same_geometry(after, case=case)
                 if not (before.data != after.data).any():
                     raise ConditionError("the mask did not change, so nothing is to be edited")
+                if spots:
+                    ml, asked = placed_ml(before, after, label=spots[number].label), spots[number].ml
+                    voxel_ml = math.prod(after.spacing_mm) / 1000
+                    if ml < asked - 0.51 * voxel_ml:  # half a voxel is rounding
+                        short.append(f"{case} {spots[number].spelled} has {ml:.4g} ml")
+            return short
         except SynthError as error:
             raise type(error)(f"case {case}: {error}") from error
 
@@ -188,13 +236,13 @@ class Pairs:
         from pipelines.origins import source_of
         from pipelines.records import record_path
         from synth.config import plain
-        from synth.editing import Inpaint, changed
+        from synth.editing import Inpaint, changed, placed_ml
         from synth.formats.writing import Told
         from synth.generator import Seed
         from synth.io import write_bytes
         from synth.sample import Condition
 
-        asks, case = self.worker.asks, self.dataset.cases[index]
+        asks, case = self.worker.asks, self.cases[index]
         image, stored, *masks = self._masks(index)
         source = source_of(case, self.how.images, self.rows.get(case.id), image, stored)
         spots = self.how.spots(index)
@@ -207,7 +255,10 @@ class Pairs:
             sample = next(self.worker.generator.generate([ask], seeds=[seed], edit=edit))
             image = sample.image
             placed = spots[len(stages)] if spots else None
-            told = {} if placed is None else {"placed": placed.spelled, "seed": placed.seed}
+            told: dict[str, Any] = {}
+            if placed is not None:
+                ml = placed_ml(before, after, label=placed.label)
+                told = {"placed": placed.spelled, "placed_ml": ml, "seed": placed.seed}
             stages.append({**edit.told(), **told})
         row: dict[str, Any] = {**plain(sample.provenance), "synthetic": True}
         row["condition"]["edit"] = {"stages": stages, **source}
@@ -220,17 +271,14 @@ class Pairs:
         """Return the image, its mask as stored, and as the model numbers labels: that, and it after each change."""
         from synth.data.reading import read_image, read_labels, read_mask
         from synth.editing import place_label
-        from synth.errors import DataError, nearest
 
-        case = self.dataset.cases[index]
+        case = self.cases[index]
         image = read_image(case, self.dataset, varied=False)
         stored = read_mask(case, self.dataset, image)
         out = [image, stored, self._named(stored, case.id)]
         for spot in self.how.spots(index):
             out.append(place_label(out[-1], label=spot.label, at=spot.at, ml=spot.ml, seed=spot.seed))
         if self.how.masks is not None:
-            if case.id not in self.changed:
-                raise DataError(f"--masks has no mask of that name; {nearest(case.id, self.changed)}")
             path, labels, _, series = self.changed[case.id]
             values = self.worker.asks.schema.label_values if labels is None else dict(labels)
             out.append(self._named(read_labels(path, values, series), case.id))

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-_SPELLED = re.compile(r"(?P<label>.+)@(?P<at>[0-9]+(,[0-9]+){1,2}):(?P<ml>[0-9.eE+-]+)")
+_SPELLED = re.compile(r"(?P<label>.+)@(?P<at>-?[0-9]+(,-?[0-9]+){1,2}):(?P<ml>[0-9.eE+-]+|nan|inf)")
 
 
 def spot_seed(seed: int, index: int, number: int) -> int:
@@ -41,9 +41,14 @@ class Spot:
             ml = float(found["ml"]) if found else math.nan
         except ValueError:
             ml = math.nan
-        if found is None or not (math.isfinite(ml) and ml > 0):
+        if found is None:
             raise ConfigError(f"--place {text!r} is no spot; write LABEL@i,j,k:ML, such as lesion@30,42,37:2.5")
-        return cls(label=found["label"], at=tuple(int(part) for part in found["at"].split(",")), ml=ml, seed=seed)
+        at = tuple(int(part) for part in found["at"].split(","))
+        if min(at) < 0:
+            raise ConfigError(f"--place {text!r}: voxel {found['at']} has a number below 0; they count from 0")
+        if not (math.isfinite(ml) and ml > 0):
+            raise ConfigError(f"--place {text!r}: the size is {found['ml']} ml; give a number above 0")
+        return cls(label=found["label"], at=at, ml=ml, seed=seed)
 
     @property
     def spelled(self) -> str:

@@ -60,6 +60,21 @@ def place_label(
     return mask.replace(data=data)
 
 
+def placed_ml(before: Volume, after: Volume, *, label: str) -> float:
+    """Return how many ml of `label` an edit of a mask put in: voxels that were not of it; in 2D a voxel is 1 mm thick.
+
+    Errors: GeometryError for masks of two geometries; KeyError where the mask knows no such label.
+
+    >>> ball = Volume(np.ones((1, 9, 9, 9), np.uint8), labels={"tissue": 1, "lesion": 2})
+    >>> placed_ml(ball, place_label(ball, label="lesion", at=(4, 4, 4), ml=0.02, seed=0), label="lesion")
+    0.02
+    """
+    before.require_same_geometry(after, case="edit")
+    value = (after.labels or {})[label]
+    new = int(((after.data == value) & (before.data != value)).sum())
+    return float(f"{new * float(np.prod(np.round(after.spacing_mm, 4))) / 1000.0:.6g}")
+
+
 def _tissue(mask: Volume, label: str, centre: tuple[int, ...], within: Sequence[str] | None) -> tuple[int, np.ndarray]:
     """Return the label's value, and which voxels may become it. Errors: ConditionError, GeometryError."""
     voxels, known = mask.data[0], mask.labels or {}

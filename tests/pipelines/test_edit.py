@@ -83,6 +83,29 @@ def test_blobs_are_placed_and_a_cut_run_completes(lesion_model: Path, begun: Pat
     assert run("edit", [*common, "--out", str(out), "--steps", "1"]) == 2  # another ask
 
 
+def test_a_blob_that_finds_too_little_room_says_so(
+    lesion_model: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same size twice at one voxel: the second one finds its place taken."""
+    there, out = shell_of(begun), tmp_path / "edited"
+    line = [str(lesion_model), "--images", str(begun), "--out", str(out)]
+    for ml in ("0.1", "0.12"):
+        line += ["--place", f"lesion@{there}:{ml}"]
+    assert run("edit", line) == 0
+    told = capsys.readouterr().out
+    rows = [json.loads(text) for text in (out / "manifest.jsonl").read_text().splitlines()]
+    volume = synth.read(out / "labelsTr" / "syn_00000.nii.gz")
+    unit = float(np.prod(volume.spacing_mm)) / 1000
+    for index, row in enumerate(rows):
+        before, after = ((pair(folder, index)[1] == 2) for folder in (begun, out))
+        stages = row["condition"]["edit"]["stages"]
+        first, second = (stage["placed_ml"] for stage in stages)
+        assert first + second == pytest.approx((after & ~before).sum() * unit, rel=1e-4)
+        assert second == pytest.approx(stages[1]["region_voxels"] * unit, rel=1e-4) and second < 0.1
+        assert f"syn_0000{index} lesion@{there}:0.12 has {second:.4g} ml" in told
+    assert "blobs are smaller than asked, as their tissue is thin or of that label already" in told
+
+
 def test_only_an_edit_of_the_very_files_of_a_sample_is_of_a_synthetic_one(begun: Path, tmp_path: Path) -> None:
     """Of others, and of edits of others, the digests of every image and mask are told, to know their patients by."""
     from pipelines.origins import edits_patient, source_of
@@ -134,9 +157,23 @@ def test_changed_masks_are_followed_by_name(
     assert run("edit", [*common, "--masks", str(tmp_path / "masks"), "--out", str(out)]) == 0
     for index in range(2):
         assert (pair(out, index)[1] != pair(begun, index)[1]).sum() == 1
-    (tmp_path / "masks" / "syn_00001.nii.gz").unlink()
-    assert run("edit", [*common, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "two")]) == 2
-    assert "syn_00001" in capsys.readouterr().err and not (tmp_path / "two").exists()
+    (tmp_path / "masks" / "syn_00000.nii.gz").unlink()
+    given = [*common, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "two")]
+    assert run("edit", given) == 2
+    told = capsys.readouterr().err
+    assert "has no mask for syn_00000 of " in told and "give --some" in told and "did you mean" not in told
+    assert not (tmp_path / "two").exists()
+    assert run("edit", [*given, "--some"]) == 0, "the other one alone"
+    assert [path.name for path in (tmp_path / "two" / "labelsTr").iterdir()] == ["syn_00000.nii.gz"]
+    assert (pair(tmp_path / "two", 0)[1] != pair(begun, 1)[1]).sum() == 1
+    (row,) = [json.loads(line) for line in (tmp_path / "two" / "manifest.jsonl").read_text().splitlines()]
+    assert row["condition"]["edit"]["of_synthetic"].endswith("/syn_00001"), "which it was made of"
+    (tmp_path / "masks" / "syn_00001.nii.gz").rename(tmp_path / "masks" / "syn_0000.nii.gz")
+    for more in ([], ["--some"]):
+        assert run("edit", [*common, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "four"), *more]) == 2
+        told = capsys.readouterr().err
+        assert "case syn_0000 is none of" in told and "did you mean 'syn_0000" in told
+        assert not (tmp_path / "four").exists()
     assert run("edit", [*common, "--masks", str(begun), "--out", str(tmp_path / "three")]) == 2
     assert "did not change" in capsys.readouterr().err
 
@@ -148,7 +185,10 @@ def test_wrong_asks_are_one_line_and_write_nothing(
     bad = {
         (): "give --masks",
         ("--place", "lesion"): "LABEL@i,j,k:ML",
-        ("--place", f"lesion@{there}:nan"): "LABEL@i,j,k:ML",
+        ("--place", f"lesion@{there}:nan"): "the size is nan ml; give a number above 0",
+        ("--place", f"lesion@{there}:-1"): "the size is -1 ml; give a number above 0",
+        ("--place", "lesion@-1,2,3:0.1"): "voxel -1,2,3 has a number below 0; they count from 0",
+        ("--place", f"lesion@{there}:0.1", "--some"): "--some is for --masks",
         ("--place", f"leison@{there}:0.1"): "lesion",
         ("--place", "lesion@0,0,0:0.1"): "no tissue",
         ("--place", "lesion@900,0,0:0.1"): "outside",
