@@ -78,12 +78,19 @@ def asked_beside(ask: Ask) -> dict[str, str | float]:
     return {key: value for key, value in ask.attributes.items() if not any(name in key.lower() for name in names)}
 
 
+def _stages(ask: Ask) -> list[dict[str, str | float]]:
+    """Return the attributes beside each placement: those that the ones before it left, in turn."""
+    return [asked_beside(replace(ask, placed=ask.placed[: k + 1])) for k in range(len(ask.placed))]
+
+
 def command_of(ask: Ask, model: str) -> str:
     """Return the line of the command that places what was placed in the pair of `out`; nothing where nothing was."""
     import shlex
 
     if not ask.placed:
         return ""
+    if len({repr(beside) for beside in _stages(ask)}) > 1:
+        return "\n# placed one by one, each with other attributes, which synth edit cannot say: run the Python"
     words = ["synth", "edit", model, "--images", "out", "--out", "edited", "--seed", str(ask.seed)]
     for spot in ask.placed:
         words += ["--place", spot.spelled]
@@ -98,15 +105,16 @@ def python_of(ask: Ask) -> list[str]:
     """Return the lines of Python that place what was placed, after those that make `sample`."""
     if not ask.placed:
         return []
-    also = "".join(
-        [
-            f", text={ask.text!r}" if ask.text else "",
-            f", attributes={beside!r}" if (beside := asked_beside(ask)) else "",
-        ]
-    )
-    spots = ", ".join(f"({one.label!r}, {one.at}, {one.ml}, {one.seed})" for one in ask.placed)
+    stages = _stages(ask)
+    alike = all(beside == stages[0] for beside in stages)
+    rows = [
+        [one.label, one.at, one.ml, one.seed, *([] if alike else [beside])] for one, beside in zip(ask.placed, stages)
+    ]
+    also = f", text={ask.text!r}" if ask.text else ""
+    also += f", attributes={stages[0]!r}" if alike and stages[0] else "" if alike else ", attributes=beside"
+    spots = ", ".join(f"({', '.join(map(repr, row))})" for row in rows)
     return [
-        f"for label, at, ml, seed in [{spots}]:",
+        f"for label, at, ml, seed{'' if alike else ', beside'} in [{spots}]:",
         "    mask = place_label(sample.mask, label=label, at=at, ml=ml, seed=seed)",
         f"    ask = synth.Condition(image=sample.image, mask=mask{also})",
         "    edit = Inpaint(region=changed(sample.mask, mask))",

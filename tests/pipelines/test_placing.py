@@ -156,3 +156,33 @@ def test_asks_of_the_label_are_left_out_of_what_is_asked_beside_it() -> None:
     spot = Spot(label="lesion", at=(1, 2, 3), ml=1.0, seed=0)
     ask = Ask(attributes={"contrast": "T1", "Lesion_volume_ml": 0.0}, placed=(spot,))
     assert asked_beside(ask) == {"contrast": "T1"}
+
+
+def test_two_kinds_of_finding_are_repeated_by_python_and_the_command_says_why_not_by_it() -> None:
+    """Each stage was made with the attributes that the labels placed until then left."""
+    from types import SimpleNamespace
+
+    from pipelines.page.placing import asked_beside, command_of, python_of
+
+    spots = tuple(Spot(label=label, at=(1, 2, 3), ml=1.0, seed=k) for k, label in enumerate(("lesion", "edema")))
+    ask = Ask(seed=4, text="round", attributes={"kind": "a", "lesion_count": 0.0, "edema_ml": 2.0}, placed=spots)
+    asked: list[Any] = []
+
+    class Recorded:
+        def generate(self, conditions: list[Any], **options: Any) -> Any:
+            asked.extend(conditions)
+            yield SimpleNamespace(mask="mask", image="image")
+
+    def nothing(*_: Any, **__: Any) -> None:
+        return None
+
+    names = {"Inpaint": nothing, "changed": nothing, "place_label": nothing, "generator": Recorded()}
+    kept = {"synth": SimpleNamespace(Condition=lambda **told: told), "sample": SimpleNamespace(mask="", image="")}
+    exec("\n".join(python_of(ask)), {**names, **kept})  # noqa: S102 - what the page tells people to run
+    wanted = [asked_beside(Ask(attributes=ask.attributes, placed=spots[: k + 1])) for k in range(2)]
+    assert [one["attributes"] for one in asked] == wanted == [{"kind": "a", "edema_ml": 2.0}, {"kind": "a"}]
+    assert [one["text"] for one in asked] == ["round", "round"]
+    (line,) = command_of(ask, "m").strip().splitlines()
+    assert line.startswith("# placed one by one, each with other attributes") and "run the Python" in line
+    same = Ask(seed=4, attributes={"kind": "a"}, placed=spots)
+    assert command_of(same, "m").count("--place") == 2 and "beside" not in "".join(python_of(same))
