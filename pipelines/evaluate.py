@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,6 +12,8 @@ from pipelines.real import RealOptions
 from pipelines.utility import UtilityOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from evaluation.evidence import Bench, Evidence
     from evaluation.report import Report
     from synth.data.prepared import Prepared
@@ -64,7 +66,8 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         synthetic = self._check(only)
         judged = digests(synthetic)
         seen = seen_by_model(synthetic)
-        accepted = Tally(rows_beside(synthetic))
+        rows = rows_beside(synthetic)
+        accepted = Tally(rows)
         kept = None
         with self.real_side(seen, self.seed) as (prepared, unaudited):
             evidence = self._evidence(prepared, only, synthetic, seen, unaudited)
@@ -74,6 +77,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
             with progress("judging", steps(evidence, only)) as bar:
                 report = judge(evidence, only=only, progress=lambda _: bar.advance())
             _say_whose(report, prepared, seen, prepared_before=self.data is not None)
+            _say_searched(report, prepared, seen, rows)
         require_unchanged(synthetic, judged)
         report.judged = judged
         note_selection(report, accepted)
@@ -226,8 +230,12 @@ def _say(report: "Report", out: Path) -> None:
         print(f"note: {note}")
     for name, verdict in sorted(report.verdicts.items()):
         print(f"{name}: {verdict.why}")
+    families = [name for name in sorted(report.not_computed) if "." not in name]
+    if families:
+        print(f"not computed: {', '.join(families)}: {report.not_computed[families[0]]}")
     for name, why in sorted(report.not_computed.items()):
-        print(f"not computed: {name}: {why}")
+        if name not in families:
+            print(f"not computed: {name}: {why}")
     if report.volumes:
         from evaluation.interactive import LARGEST_BYTES, fitting
 
@@ -266,8 +274,22 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None", *, p
     if len({case.patient for case in prepared.cases}) == 1:
         reason = "one patient only: nothing can be held apart; add patients, three at least"
         for name in [*report.metrics, *report.not_computed]:
-            if name.split(".")[0] in ("privacy", "utility"):
+            if name.startswith(("privacy.", "utility.")):
                 report.metrics.pop(name, None)
                 report.not_computed[name] = reason
         for name in [name for name in report.verdicts if name.startswith("privacy.")]:
             report.verdicts[name] = Verdict(None, f"undecidable: {reason}; {NO_GUARANTEE}")
+
+
+def _say_searched(
+    report: "Report", prepared: "Prepared", seen: "Seen | None", rows: "Sequence[Mapping[str, Any]]"
+) -> None:
+    """Say in the privacy verdicts among whom copies were looked for, where samples may show others too."""
+    from pipelines.origins import not_searched
+
+    if not any(name.startswith("privacy.") for name in report.metrics):
+        return
+    told = not_searched(seen, [prepared.digest(case) for case in prepared.split("train")], rows)
+    for name, verdict in report.verdicts.items():
+        if told and name.startswith("privacy."):
+            report.verdicts[name] = replace(verdict, why=f"{verdict.why}; {told}")

@@ -1,12 +1,13 @@
-"""What an edit was made of: its patients by digests, or the synthetic sample that it was. Knows rows, no verb."""
+"""Whose a sample may be: what an edit was made of, and whom models saw beside the patients at hand. Knows no verb."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.handover import RealCase
     from synth.data.dataset import Case
+    from synth.data.seen import Seen
     from synth.volume import Volume
 
 
@@ -69,12 +70,50 @@ def shown_by_edit(row: Mapping[str, Any], cases: "Sequence[RealCase]") -> set[st
             f"case {row['case']} is an edit of an image that is neither synthetic nor of --into, so that its patient "
             "may be one to validate on; leave it out, or edit the images of --into themselves"
         )
-    if set(of.get("models", ())) - {row["model"]["sha256"]}:
+    if other_models([row]):
         raise DataError(
             f"case {row['case']} is an edit of a sample of another model, and whom that saw is not told here; edit "
             "samples of the model itself"
         )
     return digests
+
+
+def other_models(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the sha256 of models whose samples were edited by another model: a set tells nothing of whom those saw.
+
+    >>> other_models([{"model": {"sha256": "a"}, "condition": {"edit": {"of": {"models": ["a", "b"]}}}}])
+    {'b'}
+    """
+    edits = ((row["model"]["sha256"], row["condition"].get("edit") or {}) for row in rows)
+    return {model for own, edit in edits for model in edit.get("of", {}).get("models", ()) if model != own}
+
+
+def seen_beside(seen: "Seen", digests: Collection[str]) -> list[str]:
+    """Return in words whom a model and its sources were trained on beside the cases of these digests."""
+    from dataclasses import replace
+
+    line = [replace(one, holdout=(), source=None) for one in seen.line]
+    others = sum(len(one.training) - sum(map(one.has, digests)) for one in line)
+    told = [f"{others} cases that are not among these training patients"] if others else []
+    return told + ([f"those of {seen.gap}, its source, which does not say whom it saw"] if seen.gap else [])
+
+
+def not_searched(seen: "Seen | None", digests: Collection[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words among whom copies are looked for, and among whom not though samples may show them.
+
+    Empty where the set tells of nobody else.
+    digests   of the training cases at hand
+    rows      of the set's manifest
+    """
+    told = (
+        []
+        if seen is None
+        else [f"{one}, though the model or its source saw them" for one in seen_beside(seen, digests)]
+    )
+    if models := other_models(rows):
+        told.append(f"whoever trained the {len(models)} other models whose samples were edited")
+    searched = f"copies were looked for among {len(digests)} training cases"
+    return f"{searched}, and not among {' nor among '.join(told)}" if told else ""
 
 
 def _same_files(case: "Case", folder: Path, row: Mapping[str, Any]) -> bool:

@@ -4,8 +4,8 @@ Wires `evaluation.utility`; the statistics and the training are there.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,6 +90,7 @@ class UtilityOptions:
         Errors: ConfigError for options, DataError and OutputError for arms that cannot be exported.
         """
         from evaluation.utility.run import UtilityScores
+        from pipelines.records import rows_beside
         from synth.errors import ConfigError, DataError
 
         if not self.utility and self.export_arms is None:
@@ -101,6 +102,7 @@ class UtilityOptions:
             raise ConfigError(f"--export-arms and --out are both {out}; give each its own")
         try:
             require_no_patients(made)
+            require_own_models(rows_beside(synthetic))
             test = unseen(prepared, seen)
         except DataError as error:
             if self.export_arms is not None:
@@ -125,6 +127,19 @@ def require_no_patients(made: "Sequence[Judged]") -> None:
         raise DataError(
             f"{count} of {len(made)} samples are edits of images not known to be synthetic, whose patients may be "
             "those to test on; give edits of generated samples"
+        )
+
+
+def require_own_models(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Errors: DataError where samples are edits of samples of another model, which may have seen those to test on."""
+    from pipelines.origins import other_models
+    from synth.errors import DataError
+
+    count = sum(bool(other_models([row])) for row in rows)
+    if count:
+        raise DataError(
+            f"{count} of {len(rows)} samples are edits of samples of another model, and whom that saw is not told "
+            "here: it may be those to test on; give edits of samples of the model itself"
         )
 
 
@@ -171,16 +186,13 @@ def volumes_of(
 def known_of(prepared: "Prepared", seen: "Seen | None") -> "Known":
     """Return which training patients the generator saw, and what else, as its set records it."""
     from evaluation.utility.arms import Known
+    from pipelines.origins import seen_beside
 
     if seen is None:
         return Known()
-    first, *sources = (replace(one, holdout=(), source=None) for one in seen.line)
-    digests = [(case.patient, prepared.digest(case)) for case in prepared.split("train")]
-    trained = frozenset(patient for patient, digest in digests if seen.trained().has(digest))
-    others = [len(one.training) - sum(one.has(digest) for _, digest in digests) for one in (first, *sources)]
-    told = [f"{sum(others)} cases that are not among these training patients"] if sum(others) else []
-    told += [f"those of {seen.gap}, its source, which does not say whom it saw"] if seen.gap else []
-    return Known(trained, len(seen.holdout), " and ".join(told))
+    digests = {prepared.digest(case): case.patient for case in prepared.split("train")}
+    trained = frozenset(patient for digest, patient in digests.items() if seen.trained().has(digest))
+    return Known(trained, len(seen.holdout), " and ".join(seen_beside(seen, digests)))
 
 
 @dataclass(frozen=True, eq=False)
