@@ -25,7 +25,7 @@ from evaluation.segmenter import Segmenter
 from synth.data.preparation import working_pair
 from synth.data.schema import Schema
 from synth.data.seen import Seen
-from synth.errors import ConfigError
+from synth.errors import ConfigError, nearest
 from synth.sample import Sample
 from synth.volume import Volume
 
@@ -107,6 +107,35 @@ class Acceptance:
         from evaluation.acceptance_folder import read_acceptance
 
         return read_acceptance(Path(folder))
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The tests that count, in the order of `REASONS`."""
+        return tuple(name for name in REASONS if name in self.references)
+
+    def counting(self, tests: Sequence[str], *, name: str) -> "Acceptance":
+        """Return the judge with these of its tests alone; the others are neither measured nor a reason.
+
+        Its sha256 stays that of the folder, so `tests` belongs beside it wherever it is recorded.
+        Errors: ConfigError for a test that is unknown, or that the judge (folder `name`) does not hold.
+        """
+        for test in tests:
+            if test not in REASONS:
+                raise ConfigError(f"{test!r} is no test of single samples; {nearest(test, REASONS)}")
+            if test not in self.references:
+                raise ConfigError(
+                    f"judge {name} has no test of {test} ({self.without.get(test, 'it was saved without')}); "
+                    "leave it out, or save a judge that has it"
+                )
+        left = {test: "it is not among the tests asked for" for test in self.references if test not in tests}
+        return replace(
+            self,
+            segmenter=self.segmenter if "agreement" in tests else None,
+            gate=self.gate if "artefact" in tests else None,
+            near=self.near if "near_copy" in tests else None,
+            references={test: one for test, one in self.references.items() if test in tests},
+            without={**self.without, **left},
+        )
 
     def __call__(self, sample: Sample) -> tuple[str, ...]:
         """Return the reasons to reject a sample, none for one that is accepted."""

@@ -21,15 +21,25 @@ HOPELESS = 8
 """Where none of so many first samples of a shard was accepted within its tries, the run ends: something is to mend."""
 REJECTED = 3
 _SHOWN = 8
+_TESTS = {
+    "agreement": "agreement",
+    "artefact": "artefact gate",
+    "near_copy": "nearest training volume by correlation",
+}
 Reasons = Sequence[Sequence[str]]
 """Why each attempt of a sample was rejected, in order."""
 
 
-def judge_for(folder: str, model: "Model") -> "Acceptance":
-    """Return the judge of a folder. Errors: CheckpointError; ConfigError where it is none for what `model` makes."""
+def judge_for(folder: str, tests: Sequence[str], model: "Model") -> "Acceptance":
+    """Return the judge of a folder with `tests` alone, all of its own where none is named.
+
+    Errors: CheckpointError; ConfigError where it is none for what `model` makes, or has not such a test.
+    """
     from evaluation.acceptance import Acceptance
 
     judge = Acceptance.load(folder)
+    if tests:
+        judge = judge.counting(tests, name=folder)
     assert model.recipe.schema is not None
     judge.require(model.recipe.schema, model.seen, name=folder)
     return judge
@@ -39,11 +49,18 @@ def say_judge(judge: "Acceptance", folder: str, model: "Model") -> None:
     """Tell standard error what the judge does not test, and what it has to take as claimed."""
     import sys
 
+    from pipelines.origins import not_searched
+
     for test, why in judge.without.items():
         print(f"judge {folder} has no test of {test}: {why}", file=sys.stderr)
-    if model.seen is None and "near_copy" in judge.references:
+    if "near_copy" not in judge.references:
+        return
+    known = judge.cases["training"]
+    if model.seen is None:
         told = "the model does not record whom it was trained on: near copies are looked for among the judge's"
-        print(f"{told} {len(judge.cases['training'])} training cases", file=sys.stderr)
+        print(f"{told} {len(known)} training cases", file=sys.stderr)
+    elif told := not_searched(model.seen, known, ()):
+        print(f"judge {folder}: {told}", file=sys.stderr)
 
 
 def first_accepted(
@@ -74,6 +91,7 @@ def first_accepted(
     told: dict[str, Any] = {
         "judge": judge.sha256,
         "segmenter": judge.segmenter_sha256,
+        "tests": list(judge.tests),
         "rejected": counted(rejected),
         "agreement": found[-1].agreement,
         "p_values": dict(found[-1].p_values),
@@ -140,8 +158,8 @@ def say_exhausted(found: Mapping[int, Reasons], *, judge: str, early: bool) -> i
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     ended = f"; the run ends, since no sample was accepted of the first {len(found)}" if early else ""
     print(
-        f"{names}{more}: all {tries} tries were rejected by judge {judge} ({in_words(counts)}){ended}; what was "
-        "accepted stays: give more --accept-tries to go on, or mend the model or the ask",
+        f"{names}{more}: judge {judge} rejected every try, {tries} in all (by reason: {in_words(counts)}){ended}; "
+        "what was accepted stays: give more --accept-tries to go on, or mend the model or the ask",
         file=sys.stderr,
     )
     return REJECTED
@@ -151,7 +169,7 @@ class Tally:
     """What accepting a set took, summed over the rows of its samples that were accepted by a judge.
 
     judges, segmenters   their sha256; rows, samples, tries   how many; rejected   tries by reason
-    near_copy            how many samples a near-copy test chose, or may have: a released row does not say
+    tests                those that chose any of the samples; all of them where a row of before does not say
     Errors: DataError for a row that says it in another form.
     """
 
@@ -160,7 +178,8 @@ class Tally:
 
         self.judges: set[str] = set()
         self.segmenters: set[str] = set()
-        self.rows = self.samples = self.tries = self.near_copy = 0
+        self.tests: set[str] = set()
+        self.rows = self.samples = self.tries = 0
         self.rejected: Counter[str] = Counter()
         for row in rows:
             self.rows += 1
@@ -173,7 +192,7 @@ class Tally:
                 self.rejected.update({str(name): int(count) for name, count in told["rejected"].items()})
                 self.samples += 1
                 self.tries += int(row["attempt"]) + 1
-                self.near_copy += "p_values" not in told or "near_copy" in told["p_values"]
+                self.tests.update(map(str, told.get("tests", told.get("p_values", _TESTS))))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DataError(
                     f"manifest.jsonl: case {row.get('case')} says in another form how it was accepted ({error!r}); "
@@ -183,7 +202,7 @@ class Tally:
     @property
     def chosen(self) -> str:
         """Why copies in the set are not like planted ones, see `Evidence.chosen`; empty where none was looked for."""
-        if not self.near_copy:
+        if "near_copy" not in self.tests:
             return ""
         return "the set was chosen by a near-copy test; audit a set made without --accept of the same model"
 
@@ -203,12 +222,13 @@ def note_selection(report: "Report", tally: Tally) -> None:
     if not tally.samples:
         return
     same = report.fingerprint.get("judge") in tally.segmenters - {""}
-    whose = "which holds the segmenter of this report" if same else "with another segmenter than this report's"
+    whose = ", which holds the segmenter of this report" if same else ", with another segmenter than this report's"
+    whose = whose if "agreement" in tally.tests else ""
     judges = ", ".join(sorted(judge[:16] for judge in tally.judges))
+    tests = ", ".join(words for test, words in _TESTS.items() if test in tally.tests)
     report.notes.append(
-        f"{tally.samples} of {tally.rows} samples were accepted by judge {judges}, {whose}: {tally.words()}; what its "
-        "tests (agreement, artefact gate, nearest training volume by correlation) say of the set is optimistic, since "
-        "they chose it"
+        f"{tally.samples} of {tally.rows} samples were accepted by judge {judges}{whose}: {tally.words()}; what its "
+        f"tests ({tests}) say of the set is optimistic, since they chose it"
     )
     chosen = "the set was chosen by this test, so that this is optimistic"
     for name, test in (("alignment", "agreement"), ("artefact", "artefact")):

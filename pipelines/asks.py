@@ -33,6 +33,7 @@ class Job:
     """What one worker process needs to make any sample of the set; plain values only.
 
     accept   folder of the judge that samples must pass, each within so many `tries`; None: all are taken
+    tests    of the judge that count; none named: all that it has
     """
 
     model: str
@@ -51,6 +52,7 @@ class Job:
     format: str = "nnunet"
     prompts: bool = False
     accept: str | None = None
+    tests: tuple[str, ...] = ()
     tries: int = 1
 
 

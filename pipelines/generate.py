@@ -19,6 +19,7 @@ FormatName = Literal["nnunet", "msd", "bids", "dicom", "folder", "medmnist", "sy
 LARGEST_COUNT = 1_000_000
 LARGEST_STEPS = 10_000
 LARGEST_GUIDANCE = 100.0
+ALL_TESTS = ("all",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,8 @@ class Generate:
     """Layout of the set; see docs/formats.md."""
     accept: Path | None = None
     """Judge that `synth evaluate --save-judge` wrote: a rejected sample is made again, as its seed's next attempt."""
+    accept_tests: tuple[str, ...] = ALL_TESTS
+    """Tests of the judge that count, of agreement, artefact, near_copy; by default all that it has."""
     accept_tries: int | None = None
     """Tries of each sample with --accept, 5 by default; where they are used up the run ends with exit code 3."""
     prompts: bool = False
@@ -207,6 +210,7 @@ class Generate:
             format=self.format,
             prompts=self.prompts,
             accept=None if self.accept is None else str(self.accept),
+            tests=() if self.accept_tests == ALL_TESTS else self.accept_tests,
             tries=self.accept_tries or TRIES,
         )
 
@@ -228,8 +232,12 @@ class Generate:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; give 1 to {most}")
-        if self.accept_tries is not None and self.accept is None:
-            raise ConfigError("--accept-tries is for --accept; add that or leave it out")
+        tests = self.accept_tests != ALL_TESTS
+        for name, given in (("--accept-tests", tests), ("--accept-tries", self.accept_tries is not None)):
+            if given and self.accept is None:
+                raise ConfigError(f"{name} is for --accept; add that or leave it out")
+        if not self.accept_tests:
+            raise ConfigError("--accept-tests names no test; give some of agreement, artefact, near_copy")
         require_sampling(self.steps, self.guidance)
         for name, engine in (("address", "ray"), ("slurm", "slurm")):
             if getattr(self, name) and self.engine != engine:

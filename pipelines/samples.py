@@ -35,7 +35,7 @@ class Worker:
             window=job.window,
         )
         self.generator = load(job.model, device=job.device).with_sampling(sampling)
-        self.judge = None if job.accept is None else judge_for(job.accept, self.generator.model)
+        self.judge = None if job.accept is None else judge_for(job.accept, job.tests, self.generator.model)
         self.asks = Asks(job, self.generator)
         schema = self.asks.schema
         about = Description(
@@ -75,6 +75,7 @@ class Worker:
             "format": self.job.format,
             "prompts": self.job.prompts,
             "accept": None if self.judge is None else self.judge.sha256,
+            "accept_tests": None if self.judge is None else list(self.judge.tests),
             **self.asks.request(),
         }
 

@@ -1,6 +1,8 @@
 """--accept: a rejected sample is its seed's next attempt, whoever makes it; a judge saved, used, and told of later."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.conftest import phantom, tiny_recipe, write_dataset
 from tests.laws.dying import files, forked
 from tests.pipelines.test_plan import content, generate, manifest, refused
 
+ROOT = Path(__file__).parents[2]
 COUNT, TRIES = 4, 12
 Cuts = dict[str, float]
 
@@ -133,6 +136,78 @@ def test_shards_change_no_byte(model: Path, whole: Path, picky: tuple[Path, Cuts
     assert content(tmp_path / "joined") == content(whole)
 
 
+@pytest.fixture(scope="module")
+def by_artefact(model: Path, picky: tuple[Path, Cuts], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set that one process made, of whose judge one test alone counts."""
+    out = tmp_path_factory.mktemp("artefact") / "out"
+    assert accept(model, out, picky[0], "--accept-tests", "artefact") == 0
+    return out
+
+
+def test_the_tests_asked_for_alone_count_and_are_told(
+    model: Path, by_artefact: Path, whole: Path, picky: tuple[Path, Cuts], scores: Any, capsys: Any
+) -> None:
+    cuts = {"artefact": picky[1]["artefact"]}
+    rows = manifest(by_artefact)
+    wanted = [expected(scores, cuts, index) for index in range(COUNT)]
+    assert [(row["attempt"], row["acceptance"]["rejected"]) for row in rows] == wanted
+    assert wanted != [expected(scores, picky[1], index) for index in range(COUNT)], "the other test rejects too"
+    for row in rows:
+        told = row["acceptance"]
+        assert told["tests"] == ["artefact"] == list(told["p_values"]) and told["agreement"] is None
+        assert told["segmenter"] == "", "no segmenter chose it"
+    asked = json.loads((by_artefact / "request.json").read_text())
+    judge = Acceptance.load(picky[0])
+    assert (asked["accept"], asked["accept_tests"]) == (judge.sha256, ["artefact"])
+    assert {tuple(row["acceptance"]["tests"]) for row in manifest(whole)} == {judge.tests}
+    before = content(by_artefact)
+    for options in ([], ["--accept-tests", "near_copy"], ["--accept-tests", "artefact", "near_copy"]):
+        capsys.readouterr()
+        assert accept(model, by_artefact, picky[0], *options) == 2
+        assert "was begun with accept_tests = ['artefact'], now it is [" in refused(capsys)
+    assert accept(model, by_artefact, picky[0], "--accept-tests", "artefact", "artefact") == 0
+    assert content(by_artefact) == before
+
+
+def test_tests_that_are_unknown_or_absent_are_refused_by_name(
+    model: Path, fitted: Acceptance, picky: tuple[Path, Cuts], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = {name: one for name, one in fitted.references.items() if name != "near_copy"}
+    lacking = replace(fitted, references=left, near=None, without={"near_copy": "too few patients"})
+    write_acceptance(lacking, tmp_path / "lacking", facts={})
+    for judge, options, said in (
+        (picky[0], ["--accept-tests", "near-copy"], "'near-copy' is no test of single samples; did you mean 'near_c"),
+        (picky[0], ["--accept-tests", "artefact", "dice"], "'dice' is no test of single samples; known: agreement, a"),
+        (tmp_path / "lacking", ["--accept-tests", "near_copy"], "lacking has no test of near_copy (too few patients)"),
+        (picky[0], ["--accept-tests"], "--accept-tests names no test"),
+    ):
+        assert accept(model, tmp_path / "out", judge, *options) == 2
+        assert said in refused(capsys) and not (tmp_path / "out").exists()
+    assert generate(model, tmp_path / "out", "--count", 2, "--accept-tests", "artefact") == 2
+    assert "--accept-tests is for --accept" in refused(capsys)
+
+
+def test_shards_by_one_test_change_no_byte(
+    model: Path, by_artefact: Path, picky: tuple[Path, Cuts], tmp_path: Path
+) -> None:
+    parts = [tmp_path / f"part{shard}" for shard in range(2)]
+    for shard, part in enumerate(parts):
+        assert accept(model, part, picky[0], "--shard", f"{shard}/2", "--accept-tests", "artefact") == 0
+    assert run("merge", [*map(str, parts), "--out", str(tmp_path / "joined")]) == 0
+    assert content(tmp_path / "joined") == content(by_artefact)
+
+
+@pytest.mark.slow
+def test_ray_changes_no_byte(model: Path, by_artefact: Path, picky: tuple[Path, Cuts], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    line = [sys.executable, "-m", "pipelines.cli", "generate", str(model), "--out", str(tmp_path / "out")]
+    line += ["--count", str(COUNT), "--accept", str(picky[0]), "--accept-tests", "artefact"]
+    line += ["--accept-tries", str(TRIES), "--engine", "ray", "--workers", "1"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "out") == content(by_artefact)
+
+
 def test_too_few_tries_end_with_3_and_more_go_on(
     model: Path, whole: Path, picky: tuple[Path, Cuts], scores: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +217,9 @@ def test_too_few_tries_end_with_3_and_more_go_on(
     capsys.readouterr()
     assert accept(model, out, picky[0], tries=1) == 3
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"all {len(late)} tries were rejected by judge {picky[0]}" in told and "give more --accept-tries" in told
+    assert (
+        f": judge {picky[0]} rejected every try, {len(late)} in all (by" in told and "give more --accept-tries" in told
+    )
     assert all(f"syn_0000{index}" in told for index in late)
     assert {path.stem for path in out.glob("records/*.rejected")} == {f"syn_0000{index}" for index in late}
     assert not (out / "manifest.jsonl").exists() and not (out / "dataset.json").exists()
@@ -199,8 +276,8 @@ def test_a_judge_that_rejects_everything_ends_the_run_early(
     options = ["--count", HOPELESS + 20, "--accept", judge, "--accept-tries", 2]
     assert generate(model, out, *options) == 3
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"all {2 * HOPELESS} tries were rejected" in told and "no sample was accepted" in told
-    assert f"(artefact {2 * HOPELESS}, near copy {2 * HOPELESS})" in told
+    assert f"rejected every try, {2 * HOPELESS} in all" in told and "no sample was accepted" in told
+    assert f"(by reason: artefact {2 * HOPELESS}, near copy {2 * HOPELESS})" in told
     assert not list(out.glob("imagesTr/*")) and not (out / "manifest.jsonl").exists()
     assert generate(model, tmp_path / "dry", *options, "--dry-run") == 0
     assert "each sample may take up to 2" in capsys.readouterr().out and not (tmp_path / "dry").exists()
@@ -227,7 +304,7 @@ def test_the_first_samples_alone_end_a_run_early(
     monkeypatch.setattr("pipelines.engines.made", made)
     assert generate(model, out, "--count", HOPELESS + 9, "--accept", judge, "--accept-tries", 1) == 3
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"all {HOPELESS} tries were rejected" in told and f"of the first {HOPELESS}" in told
+    assert f"rejected every try, {HOPELESS} in all" in told and f"of the first {HOPELESS}" in told
     assert finished[-1] == 0 and len(finished) == HOPELESS + 1
 
 
@@ -325,7 +402,7 @@ def test_a_judge_is_saved_used_and_told_of(journey: dict[str, Path], capsys: pyt
     assert "note: 6 of 6" not in said, "the first set was chosen by nobody"
     # the model is hardly trained: what is calibrated on real phantoms rejects what it makes
     assert generate(model, work / "none", "--count", 1, "--accept", judge, "--accept-tries", 2) == 3
-    assert "were rejected by judge" in capsys.readouterr().err
+    assert "rejected every try, 2 in all" in capsys.readouterr().err
     own = Acceptance.load(judge)
     lax = replace(own, references={name: replace(one, scores=one.scores - 1e6) for name, one in own.references.items()})
     write_acceptance(lax, work / "lax", facts=json.loads((judge / "judge.json").read_text()))

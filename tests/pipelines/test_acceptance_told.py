@@ -57,3 +57,26 @@ def test_verdicts_on_tests_that_chose_the_set_say_so(
     assert plain.notes == []
     with pytest.raises(DataError, match="case c says in another form"):
         Tally([{"case": "c", "attempt": 0, "acceptance": {"judge": 3}}])
+
+
+@pytest.mark.parametrize(
+    ("tests", "told", "chosen"),
+    [
+        (["artefact"], "judge jjjjjjjjjjjjjjjj: 3 tries", ""),
+        (["agreement", "near_copy"], "jjjj, which holds the segmenter of this report: 3 tries", "near-copy"),
+    ],
+)
+def test_the_note_names_the_tests_that_counted(tests: list[str], told: str, chosen: str) -> None:
+    """Also of a released set, whose rows say no p-values."""
+    report: Any = _Report("s")
+    row = {"judge": "j" * 64, "segmenter": "s", "tests": tests, "rejected": {tests[0]: 2}}
+    tally = Tally([{"case": "a", "attempt": 2, "acceptance": row}])
+    note_selection(report, tally)
+    (note,) = report.notes
+    words = {
+        "artefact": "artefact gate",
+        "agreement": "agreement",
+        "near_copy": "nearest training volume by correlation",
+    }
+    assert told in note and f"what its tests ({', '.join(words[test] for test in tests)}) say" in note
+    assert tally.chosen.startswith("the set was chosen by a near-copy test") == bool(chosen)
