@@ -147,8 +147,8 @@ const show = async (figure) => {
   try {
     const nv = new niivue.Niivue({ isRadiologicalConvention: !told.flat, showAllOrientationMarkers: !told.flat,
       isOrientationTextVisible: !told.flat, dragMode: niivue.DRAG_MODE.windowing, logLevel: "error", loadingText: "",
-      multiplanarShowRender: niivue.SHOW_RENDER.NEVER, backColor: [0, 0, 0, 1], crosshairWidth: 0.4,
-      crosshairColor: [1, 0.35, 0.3, 0.6], crosshairGap: 4 });
+      multiplanarShowRender: niivue.SHOW_RENDER.NEVER, multiplanarPadPixels: 24, backColor: [0, 0, 0, 1],
+      crosshairWidth: 0.4, crosshairColor: [1, 0.35, 0.3, 0.6], crosshairGap: 4 });
     await nv.attachToCanvas(canvas, false);
     nv.setInterpolation(false);
     nv.setSliceType(told.flat ? nv.sliceTypeAxial : nv.sliceTypeMultiplanar);

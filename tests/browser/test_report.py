@@ -39,6 +39,12 @@ def test_volumes_of_a_report_draw_offline(browser: Any, tmp_path: Path) -> None:
         assert (seen.max(axis=2) > 60).mean() > 0.02 and len(np.unique(seen.reshape(-1, 3), axis=0)) > 50
         assert ((seen.max(axis=2) - seen.min(axis=2)) > 40).mean() > 0.005  # the mask over it
         assert "SYNTHETIC - not for diagnosis" in page.inner_text(where)
+    # letters of two planes side by side do not run together
+    slices = "canvas => canvas.viewer.screenSlices.map((one) => Array.from(one.leftTopWidthHeight))"
+    tiles = [tile for tile in page.locator(".turn canvas").first.evaluate(slices) if tile[2] > 0]
+    assert len(tiles) == 3
+    for left, right in ((one, two) for one in tiles for two in tiles if two[0] > one[0] + 1 and two[1] == one[1]):
+        assert right[0] - (left[0] + left[2]) >= 20
     before = pixels(page, ".turn")
     page.locator("#shade").fill("0")
     page.wait_for_timeout(500)

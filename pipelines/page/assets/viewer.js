@@ -17,6 +17,7 @@ const attach = async () => {
   const nv = new niivue.Niivue({
     isRadiologicalConvention: true,
     multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
+    multiplanarPadPixels: 24,
     dragMode: niivue.DRAG_MODE.windowing,
     logLevel: "error",
     loadingText: "",
