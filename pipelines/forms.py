@@ -1,4 +1,4 @@
-"""What the JSON beside a set must hold: rows of its manifest, its request, the notes of its shards. Reads nothing."""
+"""What the JSON beside a set or a plan must hold: manifest rows, requests, notes of shards, asks. Reads nothing."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, NotRequired
@@ -129,3 +129,10 @@ class Note(TypedDict):
     count: Annotated[int, Field(ge=1)]
     validation: list[str]
     facts: Facts
+
+
+class PlanAsked(TypedDict):
+    """A plan.json: what was asked of the plan beside it, of prepared data or of a run."""
+
+    budget: str | None
+    set: NotRequired[list[str]]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -194,17 +194,10 @@ class Train:
         return (*(f"{stage}.fit.precision={self.precision}" for stage in stages), *self.set)
 
     def _require_same_ask(self, told: Path, plan: "Recipe") -> None:
-        """Refuse another budget or other settings than a run was planned with. Errors: ConfigError."""
-        import json
-
+        """Refuse another budget or other settings than a run was planned with. Errors: ConfigError, DataError."""
         from synth.errors import ConfigError
 
-        before: dict[str, object] = {}
-        if told.is_file():
-            try:
-                before = dict(json.loads(told.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError) as error:
-                raise ConfigError(f"{told} is broken ({error}); give another --out") from error
+        before = plan_asked(told, mend="give another --out")
         for option, now in (("budget", self.budget), ("set", list(self._overrides(plan)))):
             if now and now != before.get(option):
                 raise ConfigError(
@@ -230,17 +223,19 @@ def planned(prepared: "Prepared") -> "Recipe":
 
 def budget_of(prepared: "Prepared") -> str:
     """Return the budget that the data was prepared for; 2h where that is not known."""
-    import json
+    asked = plan_asked(prepared.folder / ASKED, mend="give --budget, or prepare again")
+    return asked.get("budget") or DEFAULT_BUDGET
 
-    path = prepared.folder / ASKED
-    if not path.is_file():
-        return DEFAULT_BUDGET
-    from synth.errors import DataError
 
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["budget"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is broken ({error!r}); give --budget, or prepare again") from error
+def plan_asked(path: Path, *, mend: str) -> dict[str, Any]:
+    """Return what a plan.json says was asked of the plan beside it; nothing where there is none.
+
+    Errors: DataError with the line, and `mend`.
+    """
+    from pipelines.forms import PlanAsked
+    from synth.documents import read_document
+
+    return read_document(path, PlanAsked, mend=mend) if path.is_file() else {}
 
 
 def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None", device: "torch.device") -> "Estimate":

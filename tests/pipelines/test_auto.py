@@ -125,6 +125,23 @@ def test_a_bad_budget_of_the_data_is_refused_before_stages_are_timed(
     monkeypatch.setattr("pipelines.train._measured", lambda *_: pytest.fail("stages were timed"))
     assert _auto(mine, tmp_path / "run") == 2
     assert "--budget is '20x'" in capsys.readouterr().err
+    for content, said in (
+        ('{"budget": 2}', "budget should be"),
+        ("{}", "budget"),
+        ("[]", "it is no object"),
+        ("{", ""),
+    ):
+        (mine / "plan.json").write_text(content)
+        assert _auto(mine, tmp_path / "run") == 2
+        told = capsys.readouterr().err
+        assert f"{mine / 'plan.json'} line 1 is broken ({said}" in told and "give --budget, or prepare again" in told
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(data / "plan.yaml", begun)
+    (begun / "plan.json").write_text('{"budget": null,\n "set": 3}')  # a run's is read in the same words
+    assert _auto(data, begun) == 2
+    told = capsys.readouterr().err
+    assert f"{begun / 'plan.json'} line 2 is broken (set should be" in told and "give another --out" in told
 
 
 def test_precision_is_that_of_every_stage_and_belongs_to_the_ask(data: Path, tmp_path: Path) -> None:
