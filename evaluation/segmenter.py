@@ -235,15 +235,21 @@ def save_judge(model: Segmenter, folder: Path, *, facts: dict[str, object]) -> s
 
 def load_judge(folder: Path) -> tuple[Segmenter, dict[str, object]]:
     """Return the segmenter of a judge folder and its facts. Errors: CheckpointError when it is missing or damaged."""
+    for name in ("judge.json", "weights.safetensors"):
+        if not (folder / name).is_file():
+            what = (
+                f"it has no {name}" if folder.is_dir() else "it is a file" if folder.exists() else "it does not exist"
+            )
+            raise CheckpointError(f"{folder} is no judge folder: {what}; give one that was saved whole")
     try:
-        info = json.loads((folder / "judge.json").read_text())
-        content = (folder / "weights.safetensors").read_bytes()
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder} is no judge folder ({error}); give one that was saved whole") from error
-    if hashlib.sha256(content).hexdigest() != info["weights_sha256"]:
+        info = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+        content, named = (folder / "weights.safetensors").read_bytes(), info["weights_sha256"]
+        raw = info["config"]
+        config = SegmenterConfig(**{**raw, "labels": tuple(raw["labels"]), "classes": tuple(raw["classes"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/judge.json is damaged ({error!r}); copy the folder again") from error
+    if hashlib.sha256(content).hexdigest() != named:
         raise CheckpointError(f"{folder}/weights.safetensors is not the file judge.json names; copy the folder again")
-    raw = info["config"]
-    config = SegmenterConfig(**{**raw, "labels": tuple(raw["labels"]), "classes": tuple(raw["classes"])})
     model = Segmenter(config)
     model.load_state_dict({name: t.float() for name, t in load_file(folder / "weights.safetensors").items()})
     return model.eval(), info

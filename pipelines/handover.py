@@ -48,8 +48,10 @@ def hand_over(how: "Merge") -> Iterator[str]:
     name = _DATASET.fullmatch(out.name)
     if name is None:
         raise ConfigError(f"--out is {out.name!r}; name it DatasetNNN_NAME, as nnU-Net has it (Dataset501_Mixed)")
-    if not 0 < how.ratio <= 1000 or how.folds < 1:
-        raise ConfigError(f"--ratio is {how.ratio}, --folds {how.folds}; give above 0 to 1000, and at least 1")
+    if not 0 < how.ratio <= 1000:
+        raise ConfigError(f"--ratio is {how.ratio:g}; give a number above 0, at most 1000")
+    if how.folds < 1:
+        raise ConfigError(f"--folds is {how.folds}; give at least 1")
     assert how.into is not None
     rows, real, made = whole_set(folder), read(how.into), read(folder)
     patients, assumed = patients_of(real.cases, how.patients)

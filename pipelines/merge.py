@@ -14,7 +14,9 @@ class Merge:
     The same command again completes a merge that was cut short.
     """
 
-    sets: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SET")]
+    sets: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SET", help_behavior_hint="(required)")
+    ]
     """Folders of `synth generate`: every shard of one set, or with --into one whole set."""
     out: Path
     """Folder to write; with --into its name is DatasetNNN_NAME, inside nnUNet_raw."""
@@ -34,10 +36,14 @@ class Merge:
     def run(self) -> int:
         """Join the shards or hand the set over, and say what was written."""
         from pipelines.places import require_apart
-        from synth.errors import ConfigError
+        from synth.errors import ConfigError, DataError
 
         if not self.sets:
             raise ConfigError("give the folders to join: synth merge SHARD SHARD ... --out DIR")
+        for folder in self.sets:
+            if not folder.is_dir():
+                what = "is a file" if folder.exists() else "does not exist"
+                raise DataError(f"{folder} {what}; give the folders that `synth generate` wrote")
         require_apart(self.out, *self.sets, self.into, self.data)
         if self.into is None:
             from pipelines.joining import join

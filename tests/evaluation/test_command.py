@@ -78,7 +78,8 @@ def test_wrong_input_ends_in_one_line(
         assert not (tmp_path / "out" / "report.json").exists()
 
     refused("absent", folder=tmp_path / "absent")
-    refused("judge", "--judge", str(tmp_path / "none"))
+    refused(f"{tmp_path / 'none'} is no judge folder: it does not exist; give", "--judge", str(tmp_path / "none"))
+    refused("is no judge folder: it has no judge.json; give one that was saved whole", "--judge", str(tmp_path))
     refused("knows ['csf'", "--judge", str(next(Path(evaluation.__file__).parent.glob("assets/*"))))
     refused("--judge-steps is -1", "--judge-steps", "-1")
     refused("--jobs is 0", "--jobs", "0")

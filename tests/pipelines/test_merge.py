@@ -272,7 +272,8 @@ def test_sets_that_do_not_fit_the_real_data_are_refused(
 
     for spoil, given, options, words in (
         (lambda: None, whole, ["--ratio", 2], "--ratio asks for 16 synthetic cases beside 8 real ones, the set has 5"),
-        (lambda: None, whole, ["--ratio", 0], "--ratio is 0.0"),
+        (lambda: None, whole, ["--ratio", 0], "--ratio is 0; give a number above 0, at most 1000"),
+        (lambda: None, whole, ["--folds", 0], "--folds is 0; give at least 1"),
         (lambda: None, shards[0], [], "is no whole set"),
         (lambda: says(channel_names={"0": "CT"}), whole, ["--ratio", 0.5], "has channel 'CT', the set has not"),
         (

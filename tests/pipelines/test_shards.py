@@ -112,6 +112,8 @@ def test_holes_doubles_and_other_folders_are_refused(
         ([*shards, shards[1]], "sample syn_00001 is in"),
         ([whole, *shards], "is a whole set already"),
         ([*shards, empty], "is no shard"),
+        ([*shards, out / "none"], f"{out / 'none'} does not exist; give the folders that `synth generate` wrote"),
+        ([shards[0] / "request.json"], "request.json is a file; give the folders"),
     ):
         assert merge(*given, "--out", out) == 2
         assert words in refused(capsys) and not out.exists()
