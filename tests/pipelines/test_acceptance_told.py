@@ -1,5 +1,6 @@
 """What a report says of a set that a judge chose, and of the tests that chose it."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +81,21 @@ def test_the_note_names_the_tests_that_counted(tests: list[str], told: str, chos
     }
     assert told in note and f"what its tests ({', '.join(words[test] for test in tests)}) say" in note
     assert tally.chosen.startswith("the set was chosen by a near-copy test") == bool(chosen)
+
+
+def test_a_judge_says_whom_its_near_copy_test_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a fine-tuned model it knows the last training cases, not those of the source."""
+    from pipelines.acceptance import say_judge
+    from synth.data.seen import Seen
+
+    def told(seen: Seen | None, *tests: str) -> str:
+        judge: Any = SimpleNamespace(without={}, references=dict.fromkeys(tests), cases={"training": ("a", "b")})
+        say_judge(judge, "folder", SimpleNamespace(seen=seen))  # pyright: ignore[reportArgumentType]
+        return capsys.readouterr().err
+
+    own = Seen(salt="s", training=())
+    tuned = own.after(Seen(salt="t", training=("x", "y", "z")), "first")
+    assert told(own, "near_copy") == told(tuned, "artefact") == ""
+    said = told(tuned, "artefact", "near_copy")
+    assert "looked for among 2 training cases, and not among 3 cases" in said and said.count("\n") == 1
+    assert "does not record whom it was trained on" in told(None, "near_copy")
