@@ -105,9 +105,10 @@ class Buffer:
                 )
 
     def require_folder(self) -> None:
-        """Errors: OutputError where a file lies in the folder's place."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"buffer {self.folder} is a file; give a folder")
+        """Errors: OutputError where a file lies in the folder's place, or in that of a folder above it."""
+        place = next((one for one in (self.folder, *self.folder.parents) if one.exists()), None)
+        if place is not None and not place.is_dir():
+            raise OutputError(f"buffer {self.folder}: {place} is a file; give a folder")
 
     def request(self) -> dict[str, Any]:
         """Return the ask of the folder. Errors: DataError."""

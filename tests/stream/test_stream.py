@@ -323,7 +323,7 @@ def test_a_foreign_loader_with_workers_must_say_where_it_is(make: Make, tiny: Pa
 def test_a_file_in_the_buffers_place_is_one_line(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for options in ({}, {"produce": False}):
-        with pytest.raises(OutputError, match=f"^buffer {tmp_path / 'file'} is a file; give a folder$"):
+        with pytest.raises(OutputError, match=f"^buffer {tmp_path / 'file'}: .*file is a file; give a folder$"):
             make(buffer=tmp_path / "file", **options)
     assert (tmp_path / "file").read_text() == "mine"
 
