@@ -25,7 +25,7 @@ from scipy.stats import norm
 from evaluation import functional as F
 from evaluation.evidence import Judged
 from evaluation.extractors import radiomics_extractor
-from evaluation.functional.privacy import copy_rate_bound, copy_test_of_distances, nearest_distances
+from evaluation.functional.privacy import copy_rate_bound, copy_test_of_distances, leaning, nearest_distances
 from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.plants import DISGUISES, plant
 from evaluation.privacy.search import References, cell_grid, cells
@@ -101,6 +101,21 @@ def copy_test_sizes(repeats: int, bar: Progress) -> dict[str, object]:
             "any_discovery_at_q_10": rate(discovery),
             "dar_rule_flags": round(float(np.mean(rule)), 4),
         }
+    return out
+
+
+def narrow(repeats: int, bar: Progress) -> dict[str, object]:
+    """Return sets with any discovery where samples copy nobody and vary less than patients do, by their spread."""
+    out: dict[str, object] = {}
+    for spread in (0.9, 0.7, 0.5):
+        flagged: dict[str, list[bool]] = {"copy_test": [], "by distance to training alone": []}
+        for run in range(repeats):
+            made, train, held = (normal(400, side, "narrow", run) for side in ("s", "t", "h"))
+            near = [nearest_distances(side, train) for side in (spread * made, held)]
+            flagged["copy_test"].append(len(F.copy_test(spread * made, train, held).flagged) > 0)
+            flagged["by distance to training alone"].append(len(copy_test_of_distances(*near).flagged) > 0)
+            bar.advance()
+        out[f"spread {spread:g}"] = {name: rate(found) for name, found in flagged.items()}
     return out
 
 
@@ -190,14 +205,16 @@ def cohort(options: Options, bar: Progress) -> dict[str, object]:
     train, held, others = ([prepared.cases[i] for i in order[a:b]] for a, b in zip(edges[:-1], edges[1:], strict=True))
     grid = cell_grid(prepared.schema.grid)
     training = list(real_set(prepared, train))
-    references = References(np.stack([cells(item.image, grid) for item in training]).astype(np.float32))
+    beside = list(real_set(prepared, held))
+    references = References(np.stack([cells(item.image, grid) for item in (*training, *beside)]).astype(np.float32))
 
-    def distance(item: Judged) -> float:
+    def distance(item: Judged) -> tuple[float, float]:
+        """To the nearest training subject, and to the nearest held out who is another."""
         bar.advance()
-        return references.compare(cells(item.image, grid), [slice(0, len(training))])[1][0]
+        row, (near,) = references.compare(cells(item.image, grid), [slice(0, len(training))])
+        return near, min(d for d, other in zip(row[len(training) :], beside, strict=True) if other.whose != item.whose)
 
-    control = np.array([distance(item) for item in real_set(prepared, held)])
-    null = np.array([distance(item) for item in real_set(prepared, others)])
+    control, null = (np.array([distance(item) for item in side]) for side in (beside, real_set(prepared, others)))
     planted = plant(training, max(1, round(0.05 * len(null))) * len(DISGUISES), seed=1)
     near = np.array([distance(one.item) for one in planted])
     kinds = np.array([one.kind for one in planted])
@@ -206,19 +223,19 @@ def cohort(options: Options, bar: Progress) -> dict[str, object]:
         mixed = null.copy()
         count = max(1, round(0.05 * len(null)))
         mixed[:count] = near[kinds == kind][:count]
-        flagged = copy_test_of_distances(mixed, control).flagged
+        flagged = copy_test_of_distances(leaning(*mixed.T), leaning(*control.T)).flagged
         by_kind[kind] = {
-            "distance": _spread(near[kinds == kind]),
+            "distance": _spread(near[kinds == kind, 0]),
             "recall_of_5_percent": round(float(np.isin(np.arange(count), flagged).mean()), 4),
             "false_discoveries": round(float((flagged >= count).sum() / max(len(flagged), 1)), 4),
         }
-    clean = copy_test_of_distances(null, control)
+    clean = copy_test_of_distances(leaning(*null.T), leaning(*control.T))
     return {
         "subjects": {"training": len(train), "holdout": len(held), "samples": len(others)},
         "distance": "1 - NCC of cells in the best flip, shift and rotation",
-        "hold_out_to_training": _spread(control),
+        "hold_out_to_training": _spread(control[:, 0]),
         "copies": by_kind,
-        "nearest_hold_out_over_furthest_copy": round(float(control.min() / near.max()), 3),
+        "nearest_hold_out_over_furthest_copy": round(float(control[:, 0].min() / near[:, 0].max()), 3),
         "size_at_5": round(float((clean.p_values <= 0.05).mean()), 4),
         "flagged_without_copies": len(clean.flagged),
         "note": clean.note,
@@ -260,8 +277,9 @@ def main(options: Options) -> None:
         "environment": {"processor": platform.machine(), "numpy": np.__version__},
         "repeats": n,
     }
-    with progress("simulated", (len(SIZES) + 1 + 8 + 1 + 9) * n) as bar:
+    with progress("simulated", (len(SIZES) + 3 + 1 + 8 + 1 + 9) * n) as bar:
         result["copy_test"] = copy_test_sizes(n, bar)
+        result["generator_that_varies_less"] = narrow(n, bar)
         result["planted_5_percent_at_400"] = planted_features(n, bar)
         result["set_level"] = set_level(n, bar)
         result |= gate_and_membership(n, bar)

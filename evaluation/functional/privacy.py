@@ -43,9 +43,9 @@ def copy_test(
 ) -> CopyTest:
     """Test each sample of embeddings (n, d) for being a copy of `training` (t, d), against `holdout` (h, d).
 
-    s_i, c_j are the Euclidean distances of sample i and hold-out j to their nearest training row: same direction, same
-    rows, so that neither size matters. p_i by `conformal_p_values`, then Benjamini-Hochberg at q, whose rate holds
-    for conformal p-values (Bates et al. 2023).
+    s_i, c_j say how much nearer sample i and hold-out j lie to training than to hold-out rows of other patients, by
+    Euclidean distance (`leaning`). p_i by `conformal_p_values`, then Benjamini-Hochberg at q, whose rate holds for
+    conformal p-values (Bates et al. 2023).
     patients   whose each hold-out row is; without it each is its own patient's
     Decidable when a tenth of the set being copies can be flagged at all: the smallest p is 1 / (g + 1) for g hold-out
     patients, so k copies must be found at once, k >= n / (q (g + 1)); how often they are is `Mixtures`'.
@@ -58,7 +58,11 @@ def copy_test(
     """
     if min(len(synthetic), len(training), len(holdout)) < 1:
         raise ValueError("a copy test needs synthetic, training and hold-out rows")
-    found, control = nearest_distances(synthetic, training), nearest_distances(holdout, training)
+    index = np.arange(len(holdout)) if patients is None else patient_index(patients)
+    others = cdist(array(holdout), array(holdout))
+    others = np.where(index[:, None] == index, np.inf, others).min(axis=1)
+    found = leaning(nearest_distances(synthetic, training), nearest_distances(synthetic, holdout))
+    control = leaning(nearest_distances(holdout, training), others)
     return copy_test_of_distances(found, control, q=q, patients=patients, ties=ties, seed=seed)
 
 
@@ -90,6 +94,16 @@ def copy_test_of_distances(
         f"{'' if decidable else f'; a tenth of copies needs {patients_needed(_SHARE, q=q)} patients at least'}"
     )
     return CopyTest(p, benjamini_hochberg(p, q=q), decidable, note)
+
+
+def leaning(to_training: Any, beside: Any) -> np.ndarray:
+    """Return d_T / d_H: the distance to the nearest training volume over that to the nearest hold-out one.
+
+    A generator whose samples vary less than patients do lies nearer to everybody: by d_T alone its samples would all
+    be accused, though they copy nobody. d_H is of another patient than the volume's own; infinite, where there is no
+    other, gives 0 for all, which accuses nobody.
+    """
+    return array(to_training) / np.maximum(array(beside), 1e-12)
 
 
 def nearest_distances(x: Any, y: Any) -> np.ndarray:

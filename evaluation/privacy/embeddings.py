@@ -29,6 +29,7 @@ class Distances:
     """Distances in one embedding.
 
     found, control, planted   of n samples, h hold-out volumes, k planted copies to their nearest training volume
+    ..._beside                of the same to the nearest hold-out volume of another patient
     to_training, to_holdout   of samples to every volume, (n, t) and (n, h); planted_to_... of planted copies
     left, left_control        of training patients left out, and of hold-out patients, to the rest of training
     """
@@ -37,6 +38,9 @@ class Distances:
     found: np.ndarray
     control: np.ndarray
     planted: np.ndarray
+    found_beside: np.ndarray
+    control_beside: np.ndarray
+    planted_beside: np.ndarray
     to_training: np.ndarray
     to_holdout: np.ndarray
     planted_to_training: np.ndarray
@@ -88,7 +92,6 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
 
     train, held = ([reduced(item) for item in side] for side in (evidence.training, evidence.holdout))
     both = References(np.stack([*train, *held]).astype(np.float32), likeness)
-    own = References(both.volumes[: len(train)], likeness)
     block = slice(0, len(train))
 
     def measured(items: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
@@ -104,12 +107,12 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
     planted, planted_found = measured([one.item for one in plants])
     control, held_rows = [], []
     for cell in held:
-        row, (near,) = own.compare(cell, [block])
+        row, (near,) = both.compare(cell, [block])
         held_rows.append(row)
         control.append(near)
         tell("compared")
     rest = list(apart.rest)
-    others, left = References(own.volumes[rest], likeness), []
+    others, left = References(both.volumes[rest], likeness), []
     for index in apart.left:
         left.append(others.compare(train[index], [])[0].min())
         tell("compared")
@@ -120,6 +123,9 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
         found,
         np.array(control),
         planted_found,
+        made[:, at:].min(axis=1),
+        nearest_others(np.array(held_rows)[:, at:], evidence.holdout),
+        planted[:, at:].min(axis=1),
         made[:, :at],
         made[:, at:],
         planted[:, :at],
@@ -127,6 +133,13 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
         np.array(left),
         np.array([held_rows[index][rest].min() for index in apart.held]),
     )
+
+
+def nearest_others(distances: np.ndarray, items: Sequence[Judged]) -> np.ndarray:
+    """Return the least distance (h, h) of each volume to one of another patient; infinite where there is none."""
+    names = [item.whose for item in items]
+    index = np.array([names.index(name) for name in names])
+    return np.where(index[:, None] == index, np.inf, distances).min(axis=1)
 
 
 def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart: Apart) -> Distances:
@@ -140,6 +153,8 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     sides = (rows.synthetic, rows.training, rows.holdout, disguised)
     made, train, held, planted = (whitened(side, DIMS, of=rows.training) for side in sides)
     nearest = [cdist(side, train).min(axis=1) for side in (made, held, planted)]
+    beside = [cdist(made, held).min(axis=1), nearest_others(cdist(held, held), evidence.holdout)]
+    beside.append(cdist(planted, held).min(axis=1))
     both = np.concatenate([rows.training, rows.holdout])
     made, train, held, planted = (whitened(side, DIMS, of=both) for side in sides)
     to_all = [cdist(side, other) for side in (made, planted) for other in (train, held)]
@@ -151,7 +166,7 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     if len(rest):
         near = whitened(rest, dims)
         left = [cdist(whitened(side, dims, of=rest), near).min(axis=1) for side in sides]
-    return Distances("features", *nearest, *to_all, *left)
+    return Distances("features", *nearest, *beside, *to_all, *left)
 
 
 def measure(evidence: Evidence, plants: Sequence[Planted], tell: Tell) -> tuple[dict[str, Distances], dict[str, str]]:

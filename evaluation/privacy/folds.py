@@ -6,6 +6,7 @@ once (cross-conformal: Vovk 2015; its level is near the nominal one, and proven 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,13 @@ from evaluation.functional.membership import (
     loss_scores,
     membership_test,
 )
-from evaluation.functional.privacy import CopyTest, combined_p_values, conformal_p_values, copy_test_of_distances
+from evaluation.functional.privacy import (
+    CopyTest,
+    combined_p_values,
+    conformal_p_values,
+    copy_test_of_distances,
+    leaning,
+)
 from evaluation.functional.set_level import SetLevelTest, pooled_set_level_test, set_level_test_of_distances
 from evaluation.privacy.embeddings import DIMS, Distances
 from evaluation.privacy.plants import Planted
@@ -57,6 +64,12 @@ def holdout_patients(folds: Sequence[Fold]) -> list[str]:
     return [one for fold in folds for one in whose(fold.evidence.holdout)]
 
 
+def leanings(folds: Sequence[Fold], name: str, of: Literal["found", "control", "planted"]) -> np.ndarray:
+    """Return how much nearer to training than to hold-out volumes each is: what copies are told by, `leaning`."""
+    both = [(getattr(one.distances[name], of), getattr(one.distances[name], f"{of}_beside")) for one in folds]
+    return np.concatenate([leaning(near, beside) for near, beside in both])
+
+
 def controls(folds: Sequence[Fold], name: str) -> np.ndarray:
     """Return the distances of all hold-out volumes to their fold's training volumes."""
     return np.concatenate([fold.distances[name].control for fold in folds])
@@ -64,18 +77,14 @@ def controls(folds: Sequence[Fold], name: str) -> np.ndarray:
 
 def copies(folds: Sequence[Fold], names: Sequence[str], kept: Kept, *, q: float) -> CopyTest:
     """Return the copy test of the samples kept, over the embeddings `names` together."""
-    found = [
-        np.concatenate([fold.distances[name].found[keep] for fold, keep in zip(folds, kept, strict=True)])
-        for name in names
-    ]
-    control = [controls(folds, name) for name in names]
+    found = [leanings(folds, name, "found")[np.concatenate(kept)] for name in names]
+    control = [leanings(folds, name, "control") for name in names]
     return copy_test_of_distances(np.stack(found), np.stack(control), q=q, patients=holdout_patients(folds))
 
 
 def planted_p_values(folds: Sequence[Fold], names: Sequence[str]) -> np.ndarray:
     """Return the p-values that planted copies get, over the embeddings `names` together."""
-    planted = np.stack([np.concatenate([fold.distances[name].planted for fold in folds]) for name in names])
-    control = np.stack([controls(folds, name) for name in names])
+    planted, control = (np.stack([leanings(folds, name, of) for name in names]) for of in ("planted", "control"))
     return combined_p_values(planted, control, patients=holdout_patients(folds))
 
 
