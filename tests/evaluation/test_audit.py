@@ -17,6 +17,7 @@ from evaluation.evidence import Bench, Evidence, Features, Judged
 from evaluation.functional import conformal_p_values
 from evaluation.functional.blind_gate import BlindGate, LeftOut
 from evaluation.functional.membership import membership_test
+from evaluation.functional.privacy import leaning
 from evaluation.judge import judge
 from evaluation.privacy.audit import Audit
 from evaluation.privacy.checks import shows_a_face
@@ -394,13 +395,17 @@ def test_volumes_of_other_grids_are_compared_by_features_alone() -> None:
 
 def test_fresh_samples_are_not_nearer_than_hold_out_in_the_space_of_features() -> None:
     """Hold-out volumes in the fit of the space would lie further out, and a quarter of a clean set would be accused."""
-    rng, early = np.random.default_rng(0), []
+    rng, early, both = np.random.default_rng(0), [], []
     for _ in range(12):
         axes = rng.normal(size=(10, 60))
         made, train, held = (rng.normal(size=(n, 10)) @ axes + 0.3 * rng.normal(size=(n, 60)) for n in (60, 60, 40))
         sides = SimpleNamespace(
-            features=lambda _, sides=(made, train, held): Features(*sides), features_of=lambda *_: np.zeros((0, 60))
+            features=lambda _, sides=(made, train, held): Features(*sides),
+            features_of=lambda *_: np.zeros((0, 60)),
+            holdout=[SimpleNamespace(whose=f"h{n}") for n in range(len(held))],
         )
         found = by_features(sides, [], lambda _: None, Apart((), (), ()))  # pyright: ignore[reportArgumentType]
         early.append((conformal_p_values(found.found, found.control) <= 0.05).mean())
-    assert np.mean(early) < 0.09
+        leaned = (leaning(found.found, found.found_beside), leaning(found.control, found.control_beside))
+        both.append((conformal_p_values(*leaned) <= 0.05).mean())
+    assert np.mean(early) < 0.09 and np.mean(both) < 0.09

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evaluation import functional as F  # noqa: N812 - the name users type
 from evaluation.functional.blind_gate import left_out_test
 from evaluation.functional.membership import members_needed, membership_test
 from evaluation.functional.privacy import (
@@ -13,6 +14,7 @@ from evaluation.functional.privacy import (
     copy_rate_bound,
     copy_test_of_distances,
     holdout_needed,
+    nearest_distances,
     patients_needed,
 )
 from evaluation.functional.statistics import clopper_pearson
@@ -158,3 +160,25 @@ def test_the_left_out_control_keeps_its_level_and_can_fail() -> None:
     assert nearer >= 0.9 * runs and farther >= 0.7 * runs
     with pytest.raises(ValueError, match="needs 4 and 8"):
         left_out_test(np.zeros((1, 3)), np.zeros((1, 20)))
+
+
+def test_samples_that_vary_less_than_patients_are_not_accused_and_copies_among_them_are() -> None:
+    """Nearer to everybody is not nearer to training: by that distance alone nearly all of them would be flagged."""
+    rng = np.random.default_rng(5)
+    training, holdout, narrow = rng.normal(size=(200, 24)), rng.normal(size=(250, 24)), 0.5 * rng.normal(size=(100, 24))
+    alone = copy_test_of_distances(nearest_distances(narrow, training), nearest_distances(holdout, training))
+    assert len(alone.flagged) > 50
+    assert not len(F.copy_test(narrow, training, holdout).flagged)
+    copied = np.concatenate([training[:12] + 0.05 * rng.normal(size=(12, 24)), narrow[12:]])
+    assert F.copy_test(copied, training, holdout).flagged.tolist() == list(range(12))
+    others = np.concatenate([holdout[:12] + 0.05 * rng.normal(size=(12, 24)), narrow[12:]])
+    assert not len(F.copy_test(others, training, holdout).flagged), "hold-out patients were never trained on"
+
+
+def test_a_patient_who_was_scanned_twice_is_beside_others_only() -> None:
+    rng = np.random.default_rng(6)
+    training, first = rng.normal(size=(60, 8)), rng.normal(size=(60, 8))
+    twice, names = np.concatenate([first, first + 1e-3]), [*range(60), *range(60)]
+    samples = rng.normal(size=(200, 8))
+    found = F.copy_test(samples, training, twice, patients=names)
+    assert (found.p_values <= 0.05).mean() < 0.1, "his own second scan would make every sample look near to training"
