@@ -99,9 +99,8 @@ def copy_test_of_distances(
 def leaning(to_training: Any, beside: Any) -> np.ndarray:
     """Return d_T / d_H: the distance to the nearest training volume over that to the nearest hold-out one.
 
-    A generator whose samples vary less than patients do lies nearer to everybody: by d_T alone its samples would all
-    be accused, though they copy nobody. d_H is of another patient than the volume's own; infinite, where there is no
-    other, gives 0 for all, which accuses nobody.
+    Samples that vary less than patients do lie nearer to everybody: by d_T alone they would be accused, though they copy
+    nobody. d_H is of another patient than the volume's own, infinite where there is none: 0 for hold-out, which flags none.
     """
     return array(to_training) / np.maximum(array(beside), 1e-12)
 
