@@ -99,8 +99,8 @@ def copy_test_of_distances(
 def leaning(to_training: Any, beside: Any) -> np.ndarray:
     """Return d_T / d_H: the distance to the nearest training volume over that to the nearest hold-out one.
 
-    Samples that vary less than patients do lie nearer to everybody: by d_T alone they would be accused, though they copy
-    nobody. d_H is of another patient than the volume's own, infinite where there is none: 0 for hold-out, which flags none.
+    Samples that vary less than patients do lie nearer to everybody: by d_T alone they would be flagged, copying nobody.
+    d_H is of another patient than the volume's own; infinite where there is none, which flags nobody.
     """
     return array(to_training) / np.maximum(array(beside), 1e-12)
 
