@@ -3,9 +3,9 @@
     export nnUNet_extTrainer=/folder/with/this/file          # nnU-Net 2.8 or newer; older: copy it into its trainers
     nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSynth
 
-Real cases, folds, cropping, oversampling and augmentation stay nnU-Net's. A sample is brought to the plan's spacing by
-the producer, then normalised by nnU-Net's own preprocessor, once, and kept in the buffer. nnU-Net draws its batches at
-random and unseeded, so this loop is not repeatable to the byte; which samples a given epoch chooses from is.
+Real cases, folds, cropping, oversampling and augmentation stay nnU-Net's. A sample is cropped, normalised and resampled
+by nnU-Net's own preprocessor, as a file would be, once, and kept in the buffer. nnU-Net draws its batches at random and
+unseeded, so this loop is not repeatable to the byte; which samples a given epoch chooses from is.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from synth.errors import ConfigError
 from synth.io import read_header
 from synth.stream import Stream
-from synth.stream.nnunet import channel_order, drop_before, in_file_order, kept_or_made, locations, to_stream
+from synth.stream.nnunet import channel_order, drop_before, in_file_order, kept_or_made, locations, spacing_zyx
 
 MODEL = "run/model"
 """A model folder. Train it with `synth train --fold k` on nnU-Net's splits: it must not have seen the validation."""
@@ -71,7 +71,7 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
         train, validation = super().get_tr_and_val_datasets()
         if self.stream is None:
             self.stream = self._open(train)
-            self.order = channel_order(self.stream.channels, self.dataset_json["channel_names"])
+            self.order = channel_order(self.stream.schema.channels, self.dataset_json["channel_names"])
             if self.current_epoch:  # a training that goes on (--c): nothing before it is wanted
                 self.stream.load_state_dict({**self.stream.state_dict(step=0), "epoch": self.current_epoch})
         return WithSamples(train, self), validation
@@ -89,13 +89,11 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
         raw = Path(str(nnUNet_raw)) / self.plans_manager.dataset_name / "imagesTr"
         case = raw / f"{train.identifiers[0]}_0000{self.dataset_json['file_ending']}"
         self.affine = read_header(case).affine
-        spacing_zyx = np.array(self.configuration_manager.spacing)[np.argsort(self.plans_manager.transpose_forward)]
         return Stream(
             MODEL,
             ratio=RATIO,
             reuse=REUSE,
             buffer=BUFFER,
-            spacing=to_stream(tuple(spacing_zyx.tolist()), self.affine),
             intensity="native",
             labels=labels,
             masks="generated",
@@ -113,12 +111,11 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
 
         def make() -> tuple[np.ndarray, np.ndarray]:
             image, labels = in_file_order(stored, self.affine)
-            spacing = np.array(self.configuration_manager.spacing)[np.argsort(self.plans_manager.transpose_forward)]
             preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
             image, labels, _ = preprocessor.run_case_npy(
                 image[self.order],
                 labels.astype(np.int16),
-                {"spacing": spacing.tolist()},
+                {"spacing": list(spacing_zyx(self.stream.schema, self.affine))},
                 self.plans_manager,
                 self.configuration_manager,
                 self.dataset_json,

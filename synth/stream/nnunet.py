@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from synth.data.placement import Placement
+from synth.data.schema import Schema
 from synth.errors import DataError, nearest
 from synth.stream.buffer import Stored, publish
 from synth.volume import Volume
 
 
-def to_stream(spacing_zyx: tuple[float, ...], affine: np.ndarray) -> tuple[float, ...]:
-    """Return the spacing to give a Stream, of one in the order of nnU-Net's arrays; `affine` is a case's."""
+def spacing_zyx(schema: Schema, affine: np.ndarray) -> tuple[float, ...]:
+    """Return the spacing of a model's samples, as `in_file_order` gives them, in the order of nnU-Net's arrays."""
     order, _ = _turns(affine)
-    file_mm = spacing_zyx[::-1]
-    return tuple(float(file_mm[axis]) for axis in order)
+    own = schema.native_spacing_mm if schema.native_grid else schema.spacing_mm
+    file_mm = [float(own[axis]) for axis in np.argsort(order)]
+    return tuple(file_mm[::-1])
 
 
 def in_file_order(stored: Stored, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 import synth
 from synth.errors import DataError
 from synth.stream import Stream
-from synth.stream.nnunet import channel_order, drop_before, kept_or_made
+from synth.stream.nnunet import channel_order, drop_before, in_file_order, kept_or_made, spacing_zyx
 from tests.stream.conftest import fill
 
 FILE = Path(__file__).parents[2] / "docs" / "nnunet" / "nnUNetTrainerSynth.py"
@@ -31,10 +31,14 @@ class Real:
 class Preprocessor:
     """Crops as nnU-Net's does, and gives views."""
 
+    expected: list[float]
+
     def __init__(self, verbose: bool) -> None: ...
 
     def run_case_npy(self, data: np.ndarray, seg: np.ndarray, properties: dict, *_: Any) -> tuple[Any, Any, dict]:
-        assert len(properties["spacing"]) == 3
+        assert properties["spacing"] == self.expected, (
+            "the sample's own: nnU-Net crops and normalises before it resamples"
+        )
         return data[:, 1:, :, 2:], seg.astype(np.int8)[:, 1:, :, 2:], properties
 
 
@@ -45,11 +49,9 @@ class Base:
         self.dataset_json, self.configuration_name, self.local_rank = dataset_json, configuration, 0
         self.current_epoch, self.num_iterations_per_epoch, self.is_cascaded = 0, 6, False
         self.configuration_manager = SimpleNamespace(
-            patch_size=[4, 4, 4], spacing=[3.0, 1.5, 1.5], batch_size=4, preprocessor_class=Preprocessor
+            patch_size=[4, 4, 4], batch_size=4, preprocessor_class=Preprocessor
         )
-        self.plans_manager = SimpleNamespace(
-            dataset_name="Dataset501_Real", plans_name="nnUNetPlans", transpose_forward=[0, 1, 2]
-        )
+        self.plans_manager = SimpleNamespace(dataset_name="Dataset501_Real", plans_name="nnUNetPlans")
         self.label_manager = SimpleNamespace(foreground_labels=[1, 2], all_labels=[0, 1, 2], has_ignore_label=False)
 
     def get_tr_and_val_datasets(self) -> tuple[Real, Real]:
@@ -86,6 +88,7 @@ def trainer(
 def test_samples_stand_between_real_cases_and_keep_their_voxels(trainer: Callable[[], Any], tiny: Path) -> None:
     one = trainer()
     train, validation = one.get_tr_and_val_datasets()
+    Preprocessor.expected = list(spacing_zyx(one.stream.schema, one.affine))
     fill(one.stream, tiny)
     assert train.identifiers == ["c00", "c01", "syn_any_0000", "syn_any_0001"]
     assert validation.identifiers == ["c00", "c01"] and train.load_case("c01")[0] == "c01"
@@ -93,8 +96,7 @@ def test_samples_stand_between_real_cases_and_keep_their_voxels(trainer: Callabl
     for made, read in zip(first, again, strict=True):
         assert np.array_equal(made, read) and made.dtype == read.dtype
     _, stored = one.stream.pick(0.0)
-    from synth.stream.nnunet import in_file_order
-
+    assert stored.image.shape[1:] == (one.stream.schema.native_grid or one.stream.schema.grid)
     image, labels = in_file_order(stored, one.affine)
     assert np.array_equal(again[0], image[:, 1:, :, 2:]) and np.array_equal(again[1], labels[:, 1:, :, 2:])
     image, labels, stage, properties = train["syn_any_0001"]
@@ -109,6 +111,7 @@ def test_what_is_no_longer_shown_is_dropped_and_a_resumed_training_asks_for_its_
 ) -> None:
     one = trainer()
     one.get_tr_and_val_datasets()
+    Preprocessor.expected = list(spacing_zyx(one.stream.schema, one.affine))
     for epoch in range(4):
         one.current_epoch = epoch
         one.on_train_epoch_start()
