@@ -18,7 +18,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from synth.errors import ConfigError
 from synth.io import read_header
 from synth.stream import Stream
-from synth.stream.nnunet import channel_order, drop_before, in_file_order, kept_or_made, locations, spacing_zyx
+from synth.stream.nnunet import (
+    begin_at,
+    channel_order,
+    drop_before,
+    in_file_order,
+    kept_or_made,
+    locations,
+    spacing_zyx,
+)
 
 MODEL = "run/model"
 """A model folder. Train it with `synth train --fold k` on nnU-Net's splits: it must not have seen the validation."""
@@ -73,7 +81,7 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
             self.stream = self._open(train)
             self.order = channel_order(self.stream.schema.channels, self.dataset_json["channel_names"])
             if self.current_epoch:  # a training that goes on (--c): nothing before it is wanted
-                self.stream.load_state_dict({**self.stream.state_dict(step=0), "epoch": self.current_epoch})
+                begin_at(self.stream, self.current_epoch)
         return WithSamples(train, self), validation
 
     def _open(self, train) -> Stream:

@@ -6,6 +6,7 @@ nnU-Net keeps a file's own voxel order, as arrays (channel, z, y, x). A stream's
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from synth.data.schema import Schema
 from synth.errors import DataError, nearest
 from synth.stream.buffer import Stored, publish
 from synth.volume import Volume
+
+if TYPE_CHECKING:
+    from synth.stream.dataset import Stream
 
 
 def spacing_zyx(schema: Schema, affine: np.ndarray) -> tuple[float, ...]:
@@ -73,6 +77,12 @@ def kept_or_made(path: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) 
         both = {"image": np.ascontiguousarray(image), "labels": np.ascontiguousarray(labels)}
         publish(path, save(both))
     return both["image"], both["labels"]
+
+
+def begin_at(stream: "Stream", epoch: int) -> None:
+    """Have a stream that was just opened, its policy Plain, begin at `epoch`: no sample of before it is asked for."""
+    state = stream.state_dict(step=0)
+    stream.load_state_dict({**state, "epoch": epoch, "rows": [*state["rows"], *state["rows"][-1:] * epoch]})
 
 
 def drop_before(folder: Path, number: int) -> None:
