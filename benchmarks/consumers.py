@@ -23,6 +23,31 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("nnunet", "msd", "bids", "dicom", "hf", "webdataset", "synthrad", "medmnist", "folder")
+MEDMNIST = """
+import json, os
+from medmnist.dataset import MedMNISTDIMSD
+from medmnist.evaluator import Evaluator
+from medmnist.info import INFO, __version__
+import numpy as np
+about = json.load(open(folder + '/synth.json'))
+INFO[about['flag']] = about
+class Synth(MedMNISTDIMSD):
+    flag = about['flag']
+made, none = (Synth(split, root=folder, size=about['size']) for split in ('train', 'val'))
+assert len(made) == about['n_samples']['train'] and len(none) == 0
+image, label = made[0]
+assert label.shape == (len(about['label']),) and set(label) <= {0, 1}
+shape = np.asarray(image).shape
+assert shape[-1] == about['size'] and about['flag'] in repr(made), shape
+assert 0 < np.asarray(image).max() <= (1 if DIMS == 3 else 255)
+rgb = np.asarray(Synth('train', root=folder, size=about['size'], as_rgb=True)[0][0])
+assert 3 in rgb.shape, rgb.shape
+made.montage(length=1)
+made.save(folder + '/saved')
+judge = Evaluator(about['flag'], 'train', size=about['size'], root=folder)
+assert np.array_equal(judge.labels, made.labels)
+tell(__version__, f'{len(made)} samples, image {shape}, labels {label.tolist()}')
+"""
 LOADERS: dict[str, tuple[str, str, str]] = {
     "MONAI load_decathlon_datalist": (
         "monai",
@@ -127,12 +152,15 @@ assert len({(i.GetSize(), i.GetOrigin(), i.GetDirection(), i.GetSpacing()) for i
 tell(sitk.Version.VersionString(), f'{len(images)} files, {images[0].GetSize()}')
 """,
     ),
-    "medmnist": (
+    "medmnist.MedMNIST3D": (
         "medmnist",
         "medmnist",
-        """
-raise SystemExit('its classes load only the archives they name, by their md5')
-""",
+        MEDMNIST.replace("DIMS", "3"),
+    ),
+    "medmnist.MedMNIST2D": (
+        "medmnist",
+        "medmnist-2d",
+        MEDMNIST.replace("DIMS", "2"),
     ),
     "nnU-Net verify_dataset_integrity": (
         "nnunetv2",
@@ -243,6 +271,21 @@ def write_ct(folder: Path, channel: str) -> None:
     writer.finish(2, told)
 
 
+def write_flat(folder: Path) -> None:
+    """Write two 2D phantoms (a chest in one channel) through the same writer, no model."""
+    from synth.formats import WRITERS
+    from synth.formats.writing import Description
+    from synth.simulate.phantoms import CHEST_LABELS, chest_xray
+    from synth.volume import Label
+
+    labels = tuple(Label(name, value) for name, value in CHEST_LABELS.items())
+    writer = WRITERS["medmnist"](folder, Description(name="Phantoms", channels=("XRAY",), labels=labels))
+    for seed in range(2):
+        pair = chest_xray(seed)
+        writer.add(f"syn_{seed:05d}", pair.image, pair.mask)
+    writer.finish(2)
+
+
 def in_and_out(sets: Path, model: str, steps: str) -> dict[str, Any]:
     """DICOM in -> generate -> DICOM out: the largest distance between corners of given and made grids, in mm."""
     from pipelines.cli import run as synth
@@ -297,6 +340,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="consumers-") as place:
         sets = Path(place)
         written = made_sets(sets, asked.model, asked.count, asked.steps)
+        write_flat(sets / "medmnist-2d")
         checks: list[dict[str, Any]] = []
         steps: list[Callable[[], dict[str, Any]]] = [
             *(lambda name=name: loader(name, sets, pythons) for name in LOADERS),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from synth.volume import Volume
 
 _DATASET = re.compile(r"Dataset(\d{3})_(\w+)")
-ASKED, ROWS, REAL_SPLITS = "merge.json", "synthetic.jsonl", "splits_real.json"
+ASKED, ROWS = "merge.json", "synthetic.jsonl"
+REAL_SPLITS, ALL_SPLITS = "splits_real.json", "splits_nnunet.json"
+"""The folds of the real cases alone; and those of every way to train, one after the other, as nnU-Net gets them."""
 _SHOWN = 8
 
 
@@ -90,7 +93,7 @@ def hand_over(how: "Merge") -> Iterator[str]:
     yield f"{len(folds)} {many} on {unseen} real cases, of patients the model never saw, and on no synthetic one"
     if assumed:
         yield "each real case was taken as its own patient (assumed; --patients says otherwise)"
-    yield from commands(how.into.resolve().name, out, folder, dims=len(lie.median), folds=len(folds))
+    yield from commands(how.into.resolve(), out.absolute(), dims=len(lie.median), folds=len(folds))
 
 
 def _chosen(rows: Sequence[dict[str, Any]], wanted: int, real: "Dataset", made: "Dataset") -> list[dict[str, Any]]:
@@ -263,13 +266,20 @@ def known_patients(cases: Sequence[RealCase], how: "Merge") -> set[str]:
 
 
 def _write_splits(out: Path, folds: "Sequence[Fold]") -> None:
-    """Write the folds, and those of the real cases alone for fine-tuning on them."""
+    """Write the folds, those of the real cases alone, and all that nnU-Net trains.
+
+    The last are the folds of both, as many of the real cases alone, and one of the synthetic cases alone, which
+    validates on all whom those validate on.
+    """
     from synth.data.folds import SPLITS_FILE, Fold, dump_folds
     from synth.io import write_bytes
 
-    write_bytes(out / SPLITS_FILE, dump_folds(folds))
     alone = [Fold(tuple(case for case in fold.train if not case.startswith("syn_")), fold.val) for fold in folds]
+    made = tuple(case for case in folds[0].train if case.startswith("syn_"))
+    pretrained = Fold(made, tuple(sorted({case for fold in folds for case in fold.val})))
+    write_bytes(out / SPLITS_FILE, dump_folds(folds))
     write_bytes(out / REAL_SPLITS, dump_folds(alone))
+    write_bytes(out / ALL_SPLITS, dump_folds([*folds, *alone, pretrained]))
 
 
 def _shown(label: str, items: Sequence[Any]) -> Iterator[Any]:
@@ -281,36 +291,36 @@ def _shown(label: str, items: Sequence[Any]) -> Iterator[Any]:
             bar.advance()
 
 
-def commands(real: str, out: Path, made: Path, *, dims: int, folds: int) -> Iterator[str]:
-    """Yield nnU-Net's commands: trained on both by the plans of the real data alone, or on one after the other."""
-    known, own = _DATASET.fullmatch(real), _DATASET.fullmatch(out.name)
+def commands(real: Path, out: Path, *, dims: int, folds: int) -> Iterator[str]:
+    """Yield nnU-Net's commands: trained on both by the plans of the real data alone, or on one after the other.
+
+    Of the real dataset nnU-Net makes a fingerprint and plans; cases, folds and networks are those of `out` alone, so
+    that no fold or network that is there already is overwritten.
+    """
+    known, own = _DATASET.fullmatch(real.name), _DATASET.fullmatch(out.name)
     assert own is not None
     source, target = known[1] if known else "NNN", own[1]
-    name = real if known else "DatasetNNN_NAME"
-    other = f"{min(int(target) + 1, 999):03d}"
-    synthetic = f"Dataset{other}_{own[2]}_synthetic"
     kind = "3d_fullres" if dims == 3 else "2d"
     plans = f"nnUNetPlans_of_{source}"
-    trained = f"$nnUNet_results/{synthetic}/nnUNetTrainer__{plans}__{kind}/fold_all/checkpoint_final.pth"
-    each = "for fold in " + " ".join(map(str, range(folds))) + "; do"
+    place = f'"$nnUNet_preprocessed/{out.name}'
+    trained = f'"$nnUNet_results/{out.name}/nnUNetTrainer__{plans}__{kind}/fold_{2 * folds}/checkpoint_final.pth"'
+    both, alone = (" ".join(map(str, range(first, first + folds))) for first in (0, folds))
+    train = f"nnUNetv2_train {target} {kind} $fold -p {plans}"
     yield ""
-    yield f"# {out.parent.absolute()} is nnUNet_raw; planned on the real data alone"
-    if not known:
-        yield "# NNN, NAME: put the real dataset there as nnU-Net v2 raw first"
+    yield f"# {out.parent} is nnUNet_raw; planned on the real data alone"
+    yield "# without a GPU: nnUNetv2_train ... -device cpu"
+    if not known or real.parent != out.parent.resolve():
+        yield f"# put the real dataset there as {real.name if known else 'DatasetNNN_NAME'}, nnU-Net v2 raw, first"
     yield f"nnUNetv2_extract_fingerprint -d {source} --verify_dataset_integrity"
     yield f"nnUNetv2_plan_experiment -d {source}"
-    yield "# real and synthetic together"
     yield f"nnUNetv2_extract_fingerprint -d {target} --verify_dataset_integrity"
     yield f"nnUNetv2_move_plans_between_datasets -s {source} -t {target} -sp nnUNetPlans -tp {plans}"
+    # planning would copy dataset.json, and is not done for this dataset
+    for name, copied in (("dataset.json", "dataset.json"), (ALL_SPLITS, "splits_final.json")):
+        yield f'cp {shlex.quote(str(out / name))} {place}/{copied}"'
     yield f"nnUNetv2_preprocess -d {target} -plans_name {plans} -c {kind}"
-    yield f"cp {out.absolute()}/splits_final.json $nnUNet_preprocessed/{out.name}/splits_final.json"
-    yield f"{each} nnUNetv2_train {target} {kind} $fold -p {plans}; done"
-    yield "# or pretrained on synthetic, fine-tuned on real"
-    yield f"ln -s {made.resolve()} $nnUNet_raw/{synthetic}"
-    yield f"nnUNetv2_extract_fingerprint -d {other} --verify_dataset_integrity"
-    yield f"nnUNetv2_move_plans_between_datasets -s {source} -t {other} -sp nnUNetPlans -tp {plans}"
-    yield f"nnUNetv2_preprocess -d {other} -plans_name {plans} -c {kind}"
-    yield f"nnUNetv2_train {other} {kind} all -p {plans}"
-    yield f"nnUNetv2_preprocess -d {source} -c {kind}"
-    yield f"cp {out.absolute()}/{REAL_SPLITS} $nnUNet_preprocessed/{name}/splits_final.json"
-    yield f"{each} nnUNetv2_train {source} {kind} $fold -pretrained_weights {trained}; done"
+    yield "# real and synthetic together"
+    yield f"for fold in {both}; do {train}; done"
+    yield "# or pretrained on the synthetic cases, fine-tuned on the real ones, in folds that validate as those above"
+    yield f"nnUNetv2_train {target} {kind} {2 * folds} -p {plans}"
+    yield f"for fold in {alone}; do {train} -pretrained_weights {trained}; done"

@@ -121,6 +121,7 @@ def commands(arms: Sequence[Arm], *, dims: int, runs: int = 3) -> str:
     lines = [
         "#!/usr/bin/env bash",
         "# nnU-Net v2 on every arm; plans come from the real volumes alone, steps are the same for all",
+        "# without a GPU: nnUNetv2_train and nnUNetv2_predict ... -device cpu",
         "set -euo pipefail",
         'cd "$(dirname "$0")"',
         'export nnUNet_raw="$PWD/nnUNet_raw" nnUNet_preprocessed="$PWD/nnUNet_preprocessed"',
@@ -128,6 +129,7 @@ def commands(arms: Sequence[Arm], *, dims: int, runs: int = 3) -> str:
     ]
     for arm in arms[1:]:
         lines += [
+            f"nnUNetv2_extract_fingerprint -d {arm.number} --verify_dataset_integrity",
             f"nnUNetv2_move_plans_between_datasets -s {first.number} -t {arm.number} -sp {PLANS} -tp {PLANS}",
             f"nnUNetv2_preprocess -d {arm.number} -plans_name {PLANS} -c {configuration}",
         ]

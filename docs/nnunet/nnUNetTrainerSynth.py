@@ -3,9 +3,9 @@
     export nnUNet_extTrainer=/folder/with/this/file          # nnU-Net 2.8 or newer; older: copy it into its trainers
     nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSynth
 
-Real cases, folds, cropping, oversampling and augmentation stay nnU-Net's. A sample is brought to the plan's spacing by
-the producer, then normalised by nnU-Net's own preprocessor, once, and kept in the buffer. nnU-Net draws its batches at
-random and unseeded, so this loop is not repeatable to the byte; which samples a given epoch chooses from is.
+Real cases, folds, cropping, oversampling and augmentation stay nnU-Net's. A sample is cropped, normalised and resampled
+by nnU-Net's own preprocessor, as a file would be, once, and kept in the buffer. nnU-Net draws its batches at random and
+unseeded, so this loop is not repeatable to the byte; which samples a given epoch chooses from is.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from synth.errors import ConfigError
 from synth.io import read_header
 from synth.stream import Stream
-from synth.stream.buffer import publish
-from synth.stream.nnunet import in_file_order, locations, to_stream
+from synth.stream.nnunet import (
+    begin_at,
+    channel_order,
+    drop_before,
+    in_file_order,
+    kept_or_made,
+    locations,
+    spacing_zyx,
+)
 
 MODEL = "run/model"
 """A model folder. Train it with `synth train --fold k` on nnU-Net's splits: it must not have seen the validation."""
@@ -43,8 +50,11 @@ class WithSamples:
         if identifier not in self.samples:
             return self.real.load_case(identifier)
         image, labels = self.trainer.preprocessed_sample(float(np.random.uniform()))
-        foreground = self.trainer.label_manager.foreground_labels
-        return image, labels, None, {"class_locations": locations(labels, list(foreground))}
+        manager = self.trainer.label_manager
+        known = list(manager.foreground_labels)
+        if manager.has_ignore_label:
+            known.append((-1, *manager.all_labels))  # nnU-Net looks for patches that are annotated
+        return image, labels, None, {"class_locations": locations(labels, known)}
 
     def __getitem__(self, identifier: str):
         return self.load_case(identifier)
@@ -69,6 +79,9 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
         train, validation = super().get_tr_and_val_datasets()
         if self.stream is None:
             self.stream = self._open(train)
+            self.order = channel_order(self.stream.schema.channels, self.dataset_json["channel_names"])
+            if self.current_epoch:  # a training that goes on (--c): nothing before it is wanted
+                begin_at(self.stream, self.current_epoch)
         return WithSamples(train, self), validation
 
     def _open(self, train) -> Stream:
@@ -84,13 +97,11 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
         raw = Path(str(nnUNet_raw)) / self.plans_manager.dataset_name / "imagesTr"
         case = raw / f"{train.identifiers[0]}_0000{self.dataset_json['file_ending']}"
         self.affine = read_header(case).affine
-        spacing_zyx = np.array(self.configuration_manager.spacing)[np.argsort(self.plans_manager.transpose_forward)]
         return Stream(
             MODEL,
             ratio=RATIO,
             reuse=REUSE,
             buffer=BUFFER,
-            spacing=to_stream(tuple(spacing_zyx.tolist()), self.affine),
             intensity="native",
             labels=labels,
             masks="generated",
@@ -103,34 +114,38 @@ class nnUNetTrainerSynth(nnUNetTrainer):  # noqa: N801 - nnU-Net finds trainers 
 
     def preprocessed_sample(self, share: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the sample at `share` of the window as nnU-Net's preprocessor leaves it; made once, then read."""
-        from safetensors.numpy import load, save
-
         assert self.stream is not None
         number, stored = self.stream.pick(share)
-        configuration = str(self.configuration_name)
-        kept = self.stream.store.folder / f"nnunet-{configuration}" / f"{number:08d}.safetensors"
-        if kept.is_file():
-            both = load(kept.read_bytes())
-            return both["image"], both["labels"]
-        image, labels = in_file_order(stored, self.affine)
-        spacing = np.array(self.configuration_manager.spacing)[np.argsort(self.plans_manager.transpose_forward)]
-        preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
-        image, labels, _ = preprocessor.run_case_npy(
-            image,
-            labels.astype(np.int16),
-            {"spacing": spacing.tolist()},
-            self.plans_manager,
-            self.configuration_manager,
-            self.dataset_json,
-        )
-        publish(kept, save({"image": image, "labels": labels}))
-        return image, labels
+
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            image, labels = in_file_order(stored, self.affine)
+            preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
+            image, labels, _ = preprocessor.run_case_npy(
+                image[self.order],
+                labels.astype(np.int16),
+                {"spacing": list(spacing_zyx(self.stream.schema, self.affine))},
+                self.plans_manager,
+                self.configuration_manager,
+                self.dataset_json,
+            )
+            return image, labels
+
+        return kept_or_made(self._kept / f"{number:08d}.safetensors", make)
+
+    @property
+    def _kept(self) -> Path:
+        assert self.stream is not None
+        plans = self.plans_manager
+        return self.stream.store.folder / f"nnunet-{plans.dataset_name}-{plans.plans_name}-{self.configuration_name}"
 
     def on_train_epoch_start(self) -> None:
         """Move the window of samples with nnU-Net's epochs."""
         super().on_train_epoch_start()
         assert self.stream is not None
         self.stream.set_epoch(self.current_epoch)
+        wanted = self.stream.store.wanted()
+        if wanted is not None and self.local_rank == 0:
+            drop_before(self._kept, wanted.first)
 
     def on_train_end(self) -> None:
         """End the producers with the training."""

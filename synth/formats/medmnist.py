@@ -1,7 +1,9 @@
-"""MedMNIST archives: one .npz with {train,val,test}_images as uint8 cubes or squares of 28, 64, 128 or 224 voxels.
+"""MedMNIST archives: one .npz with {train,val,test}_images, uint8 squares of 28, 64, 128 or 224 pixels or cubes of 28
+or 64 voxels.
 
-Labels are (cases, labels) 0 or 1: whether the mask has any voxel of each label, as in its multi-label sets. Masks lie
-beside them under train_masks, which MedMNIST's own loader leaves alone. Spacing is lost: that is the format.
+Squares are rows of pixels, as pictures are. Labels are (cases, labels) 0 or 1: whether the mask has any voxel of each
+label, as in its multi-label sets. Masks lie beside them under train_masks, which MedMNIST's own loader leaves alone.
+Spacing is lost: that is the format.
 """
 
 import io
@@ -13,12 +15,13 @@ from typing import IO, final
 import numpy as np
 
 from synth.errors import DataError
-from synth.formats.writing import Told, Writer, safe
+from synth.formats.writing import NOTICE, Told, Writer, safe
 from synth.io import write_file
 from synth.volume import Volume
 
-SIZES = (28, 64, 128, 224)
-"""Edges that MedMNIST+ has; its files of 28 carry no size in their name."""
+SIZES = {2: (28, 64, 128, 224), 3: (28, 64)}
+"""Edges that MedMNIST+ has, by dimensions; its files of 28 carry no size in their name."""
+_UNNAMED = 28
 _PARTS = "parts"
 _SPLITS = ("train", "val", "test")
 SHARES = (0.5, 99.5)
@@ -52,21 +55,24 @@ class MedMNISTWriter(Writer):
                 data = held[kind]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.folder / path} cannot be read ({error}); generate it again") from error
-        return Volume(np.moveaxis(data, -1, 0)) if kind == "image" else Volume(data[None], labels=self.stored_values)
+        if kind == "image":
+            return Volume(_turned(np.moveaxis(data, -1, 0)))
+        return Volume(_turned(data[None]), labels=self.stored_values)
 
     def write(self, case: str, image: Volume, mask: Volume, told: Told) -> None:
         """Write one case as it will stand in the archive."""
-        size = min(SIZES, key=lambda edge: (abs(edge - max(image.grid)), edge))
-        box = _cube(image, size)
         dims, values = image.spatial_dims, sorted(self.about.label_values.values())
+        size = min(SIZES[dims], key=lambda edge: (abs(edge - max(image.grid)), edge))
+        box = _cube(image, size)
         placed = image.replace(data=image.data.astype(np.float32), labels=None)
         grey = placed.resample_to((size,) * dims, box, fill=float(image.data.min())).data
-        labels = mask.resample_to((size,) * dims, box).data[0]
+        labels = mask.resample_to((size,) * dims, box).data
+        shades = np.stack([_bytes(one, kept=image.data.dtype == np.uint8) for one in grey])
         out = io.BytesIO()
         np.savez(
             out,
-            image=np.moveaxis(np.stack([_bytes(one, kept=image.data.dtype == np.uint8) for one in grey]), 0, -1),
-            mask=labels.astype(mask.data.dtype),
+            image=np.moveaxis(_turned(shades), 0, -1),
+            mask=_turned(labels)[0].astype(mask.data.dtype),
             label=np.array([bool((mask.data == value).any()) for value in values], dtype=np.uint8),
         )
         write_file(self.folder / self.paths(case)[0], [out.getvalue()])
@@ -84,7 +90,8 @@ class MedMNISTWriter(Writer):
             "labels": first["label"].shape,
         }
         types = {"images": first["image"].dtype, "masks": first["mask"].dtype, "labels": first["label"].dtype}
-        name = f"{self.about.name.lower()}{'' if size == SIZES[0] else f'_{size}'}.npz"
+        flag = self.about.name.lower()
+        name = f"{flag}{'' if size == _UNNAMED else f'_{size}'}.npz"
 
         def pieces(kind: str) -> Iterator[np.ndarray]:
             for case in cases:
@@ -108,8 +115,12 @@ class MedMNISTWriter(Writer):
 
         write_file(self.folder / name, archive)
         ordered = sorted(self.about.labels, key=lambda label: label.value)
-        about = {
+        about = {  # what MedMNIST's INFO has of a set, so that its classes can be told
             "archive": name,
+            "flag": flag,
+            "size": size,
+            "description": f"{NOTICE}. Written by {self.about.software}.",
+            "license": "see the licence of the model and of the data it was trained on",
             "n_samples": {"train": found, "val": 0, "test": 0},
             "n_channels": len(self.about.channels),
             "task": "multi-label, binary-class",
@@ -136,9 +147,14 @@ def pairs(archive: str | Path, *, split: str = "train") -> Iterator[tuple[np.nda
         raise DataError(f"{archive} has no {split}_images and {split}_labels; known splits are {', '.join(_SPLITS)}")
     masks = arrays.get(f"{split}_masks")
     for number, image in enumerate(arrays[f"{split}_images"]):
-        colours = image.ndim == 4 or (image.ndim == 3 and image.shape[-1] == 3)
-        data = np.moveaxis(image, -1, 0) if colours else image[None]
-        yield data, arrays[f"{split}_labels"][number], None if masks is None else masks[number]
+        channels = image.ndim == 4 or (image.ndim == 3 and image.shape[-1] != image.shape[0])
+        data = _turned(np.moveaxis(image, -1, 0) if channels else image[None])
+        yield data, arrays[f"{split}_labels"][number], None if masks is None else _turned(masks[number][None])[0]
+
+
+def _turned(data: np.ndarray) -> np.ndarray:
+    """Return (channel, *grid) with the axes of a picture swapped: columns first here, rows first there."""
+    return data.swapaxes(1, 2) if data.ndim == 3 else data
 
 
 def _cube(image: Volume, size: int) -> np.ndarray:

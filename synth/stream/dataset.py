@@ -132,6 +132,7 @@ class Stream(IterableDataset[dict[str, Any]]):
         assert self.generator is not None
         model = folder_of(self.generator, self.store, sampling=self.sampling)
         given, self.generator, schema = self.generator, None, model.schema
+        self.schema = schema
         require_axes(self, len(schema.grid))
         known = numbers_of(model, self.cases, self.labels)
         self.space = space_of(

@@ -187,6 +187,43 @@ def test_medmnist_has_the_arrays_its_loader_asks_for(tmp_path: Path) -> None:
         assert image[0][mask == 200].mean() > image[0][mask == 3].mean() > image[0][mask == 0].mean()
 
 
+def test_medmnist_has_the_sizes_that_its_classes_take_and_what_they_ask_for(tmp_path: Path) -> None:
+    sizes = {}
+    for name, grid in (("small", (20, 18, 16)), ("large", (130, 20, 20)), ("flat", (130, 90))):
+        image = Volume(np.random.default_rng(0).normal(100, 20, (1, *grid)).astype(np.float32), np.eye(4))
+        mask = Volume(np.zeros((1, *grid), np.uint8), np.eye(4), about().label_values)
+        writer = WRITERS["medmnist"](tmp_path / name, about())
+        writer.add("syn_00000", image, mask, told(0))
+        writer.finish(1, [told(0)])
+        info = json.loads((tmp_path / name / "synth.json").read_text())
+        sizes[name] = info["size"]
+        suffix = "" if info["size"] == 28 else f"_{info['size']}"
+        assert info["archive"] == f"{info['flag']}{suffix}.npz" and (tmp_path / name / info["archive"]).is_file()
+        asked = {"task", "label", "n_channels", "n_samples", "description", "license"}
+        assert asked <= set(info) and "SYNTHETIC" in info["description"]
+    assert sizes == {"small": 28, "large": 64, "flat": 128}, "MedMNIST3D has cubes of 28 and 64 alone"
+
+
+@pytest.mark.parametrize("channels", [("grey",), ("a", "b"), ("red", "green", "blue")])
+def test_medmnist_pictures_are_rows_of_pixels(tmp_path: Path, channels: tuple[str, ...]) -> None:
+    """A bar along the columns, high up: PIL shows an archive's first axis downwards."""
+    bar = np.zeros((len(channels), 28, 28), np.uint8)
+    bar[:, 4:24, 3] = 200
+    mask = Volume((bar[:1] > 0).astype(np.uint8) * 3, labels=about().label_values)
+    writer = WRITERS["medmnist"](tmp_path, about(channels, ".png"))
+    writer.add("syn_00000", Volume(bar), mask, told(0))
+    writer.finish(1, [told(0)])
+    info = json.loads((tmp_path / "synth.json").read_text())
+    with np.load(tmp_path / info["archive"]) as held:
+        (picture,), (labels,) = held["train_images"], held["train_masks"]
+    assert np.argwhere(labels)[:, 0].tolist() == [3] * 20 and np.argwhere(labels)[:, 1].tolist() == list(range(4, 24))
+    assert np.array_equal(picture.reshape(28, 28, -1)[..., 0] > 0, labels > 0)
+    ((image, _, read),) = medmnist.pairs(tmp_path / info["archive"])
+    assert np.array_equal(image, bar) and np.array_equal(read, mask.data[0])
+    part = [writer.part(told(0), name).data for name in writer.parts(told(0))]
+    assert np.array_equal(part[0], bar) and np.array_equal(part[1], mask.data)
+
+
 def test_shards_hold_every_voxel_and_extend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webdataset, "SHARD", 2)
     given = write_set("webdataset", tmp_path / "whole", count=5)

@@ -13,6 +13,8 @@ from synth.data.orientation import Lie, axis_codes, turned_to
 from synth.data.prepared import Prepared
 from tests.pipelines.test_plan import content, generate, refused
 
+COPIED = (("dataset.json", "dataset.json"), ("splits_nnunet.json", "splits_final.json"))
+
 
 def merge(*words: object) -> int:
     return main(["merge", *map(str, words)])
@@ -154,8 +156,12 @@ def test_a_set_joins_real_cases_and_validates_on_unseen_patients(
         "nnUNetv2_move_plans_between_datasets -s NNN -t 601 -sp nnUNetPlans -tp nnUNetPlans_of_NNN",
         "nnUNetv2_preprocess -d 601 -plans_name nnUNetPlans_of_NNN -c 3d_fullres",
         "for fold in 0; do nnUNetv2_train 601 3d_fullres $fold -p nnUNetPlans_of_NNN; done",
+        "nnUNetv2_train 601 3d_fullres 2 -p nnUNetPlans_of_NNN",
     ):
         assert line in told.splitlines()
+    both, real_alone, made_alone = json.loads((out / "splits_nnunet.json").read_text())
+    assert both == folds[0] and real_alone == alone
+    assert made_alone == {"train": made, "val": sorted(unseen)}, "no training validates on synthetic cases"
     before = content(out)
     assert merge(whole, "--into", dataset, "--ratio", 0.5, "--out", out) == 0 and content(out) == before
     assert merge(whole, "--into", dataset, "--ratio", 0.25, "--out", out) == 2
@@ -183,7 +189,24 @@ def test_synthetic_cases_lie_as_the_real_ones_and_those_are_copied(
     told = said.out
     assert "no case of --into is one that the model saw, by its voxels" in said.err
     assert "nnUNetv2_train 777 3d_fullres $fold -p nnUNetPlans_of_501" in told and "for fold in 0 1 2; do" in told
-    assert f"cp {out}/splits_real.json $nnUNet_preprocessed/Dataset501_Real/splits_final.json" in told
+    told_lines = told.splitlines()
+    assert "# put the real dataset there" not in told
+    # nnU-Net reads dataset.json where it preprocessed; only planning would put it there
+    copies = [told_lines.index(f'cp {out}/{name} "$nnUNet_preprocessed/Dataset777_Both/{to}"') for name, to in COPIED]
+    assert max(copies) < told_lines.index("nnUNetv2_preprocess -d 777 -plans_name nnUNetPlans_of_501 -c 3d_fullres")
+    # of the real dataset only fingerprint and plans: its own splits and networks stay
+    assert not [line for line in told_lines if "Dataset501" in line]
+    assert [line for line in told_lines if " 501" in line and "nnUNetv2_" in line] == [
+        "nnUNetv2_extract_fingerprint -d 501 --verify_dataset_integrity",
+        "nnUNetv2_plan_experiment -d 501",
+        "nnUNetv2_move_plans_between_datasets -s 501 -t 777 -sp nnUNetPlans -tp nnUNetPlans_of_501",
+    ]
+    place = "$nnUNet_results/Dataset777_Both/nnUNetTrainer__nnUNetPlans_of_501__3d_fullres/fold_6/checkpoint_final.pth"
+    train = "nnUNetv2_train 777 3d_fullres $fold -p nnUNetPlans_of_501"
+    assert f'for fold in 3 4 5; do {train} -pretrained_weights "{place}"; done' in told_lines
+    splits = json.loads((out / "splits_nnunet.json").read_text())
+    assert len(splits) == 7 and splits[3:6] == json.loads((out / "splits_real.json").read_text())
+    assert [fold["val"] for fold in splits[:3]] == [fold["val"] for fold in splits[3:6]]
     for path in real.glob("*Tr/*"):
         assert (out / path.parent.name / path.name).read_bytes() == path.read_bytes()
     for index in range(5):
@@ -194,6 +217,19 @@ def test_synthetic_cases_lie_as_the_real_ones_and_those_are_copied(
         mask = synth.read(out / f"labelsTr/syn_{index:05d}.nii.gz")
         assert mask.same_geometry(mine)
     assert "numTraining" in (out / "dataset.json").read_text()
+
+
+def test_printed_paths_are_words_of_a_shell(tmp_path: Path) -> None:
+    import shlex
+
+    from pipelines.handover import commands
+
+    out = tmp_path / "two words" / "Dataset601_Mixed"
+    lines = list(commands(tmp_path / "else where" / "Dataset501_Real", out, dims=2, folds=1))
+    assert "# put the real dataset there as Dataset501_Real, nnU-Net v2 raw, first" in lines
+    copied = [shlex.split(line)[1] for line in lines if line.startswith("cp ")]
+    assert copied == [f"{out}/{name}" for name, _ in COPIED]
+    assert all("3d_fullres" not in line for line in lines)
 
 
 def test_other_steps_are_resampled_to_the_median() -> None:

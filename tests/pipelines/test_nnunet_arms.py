@@ -100,6 +100,8 @@ def test_the_commands_plan_on_real_volumes_alone(exported: Path) -> None:
     told = (exported / "commands.sh").read_text()
     assert told.count("nnUNetv2_plan_and_preprocess -d 1 ") == 1
     assert "nnUNetv2_move_plans_between_datasets -s 1 -t 3 -sp nnUNetPlans -tp nnUNetPlans" in told
+    for number in (2, 3, 4):  # training copies each dataset's fingerprint, which only planning would make
+        assert f"nnUNetv2_extract_fingerprint -d {number} --verify_dataset_integrity" in told
     assert "synth evaluate --nnunet R=predictions/R S=predictions/S RS=predictions/RS RR=predictions/RR" in told
     flat = commands([Arm(1, "R", ())], dims=2, runs=2)
     assert "nnUNetv2_train 1 2d 0" in flat and "for run in 0 1; do" in flat and "move_plans" not in flat

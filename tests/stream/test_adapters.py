@@ -1,6 +1,7 @@
 """MONAI, TorchIO and nnU-Net take what the stream gives, in their own forms."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 import synth
+from synth.data.schema import Schema
 from synth.errors import ConfigError, SynthError
 from synth.stream import Stream
-from synth.stream.nnunet import in_file_order, locations, to_stream
+from synth.stream.nnunet import in_file_order, locations, spacing_zyx
 from synth.stream.space import Space
 from tests.stream.conftest import fill, told
 
@@ -114,8 +116,11 @@ def test_nnunet_arrays_are_those_it_reads_from_files(tmp_path: Path, turn: np.nd
     stored = Space(labels={"one": 1}).place(volume, labels)
     back, mask = in_file_order(stored, affine)
     assert np.array_equal(back, array) and np.array_equal(mask, (array > 0.5).astype(np.uint8))
-    spacing = to_stream(image.GetSpacing()[::-1], affine)
-    assert Space(spacing_mm=spacing).place(volume, None).image.shape == stored.image.shape
+    along_ras = tuple(float(step) for step in np.abs(affine[:3, :3]).max(axis=1))
+    schema = Schema(population="", channels=("MR",), labels=(), grid=(4, 5, 6), spacing_mm=along_ras, affine=())
+    assert spacing_zyx(schema, affine) == pytest.approx(image.GetSpacing()[::-1])
+    finer = replace(schema, native_grid=(8, 10, 12), native_spacing_mm=tuple(step / 2 for step in along_ras))
+    assert spacing_zyx(finer, affine) == pytest.approx([step / 2 for step in image.GetSpacing()[::-1]])
     places = locations(mask, [1, 2], most=20)
     assert 10 <= len(places[1]) <= 20 and all(mask[tuple(place)] == 1 for place in places[1]) and len(places[2]) == 0
 
