@@ -162,7 +162,14 @@ def main(options: Options) -> None:
     }
     few, most = sides.values()
     result = {
-        "command": command_line("full_report", options.work),
+        "command": command_line(
+            "full_report",
+            WORK=options.work,
+            COHORT=options.cohort,
+            DATA=options.data,
+            OTHER=options.other,
+            SET=options.set,
+        ),
         "environment": environment(torch.device("cpu")),
         "real": options.count,
         "report": kept.part("report", lambda: whole_report(options, *few)),

@@ -61,9 +61,10 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - _STARTED:7.0f} s] {text}", file=sys.stderr, flush=True)
 
 
-def command_line(module: str, work: Path) -> str:
-    """Return the command that was typed, its scratch folder called WORK."""
-    return " ".join(["python", "-m", f"benchmarks.{module}", *("WORK" if a == str(work) else a for a in sys.argv[1:])])
+def command_line(module: str, **places: Path | None) -> str:
+    """Return the command that was typed, each of the places by its name: WORK for a scratch folder."""
+    names = {str(place): name for name, place in places.items()}
+    return " ".join(["python", "-m", f"benchmarks.{module}", *(names.get(word, word) for word in sys.argv[1:])])
 
 
 def write_result(out: Path, work: Path, result: Mapping[str, Any]) -> str:

@@ -328,7 +328,7 @@ def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where a byte differs."""
     job = Job(options, Kept(options.work, options, "kill"))
     result = {
-        "command": command_line("kill", options.work),
+        "command": command_line("kill", WORK=options.work),
         "options": job.kept.asked,
         "environment": environment(torch.device("cpu")),
         "software": software(),

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.keeping import ROOT, command_line
 from benchmarks.nnunet_programs import ENVIRONMENT, LENGTH, SMALL, Programs
 from pipelines.cli import run
 from synth.data.prepared import Prepared
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL, MIXED, KIND = "Dataset501_Brain", "Dataset601_Mixed", "3d_fullres"
 SHORT = [
     f"--set={part}.training.fit.{name}={value}"
@@ -225,7 +225,7 @@ def main() -> None:
     report = arms(programs, work)
     names = ("nnunetv2", "torch", "torchvision", "timm", "batchgenerators", "batchgeneratorsv2", "numpy", "synthvol")
     result = {
-        "command": f"python -m benchmarks.nnunet_run --work WORK --out {asked.out} --log {asked.log}",
+        "command": command_line("nnunet_run", WORK=asked.work),
         "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
         "versions": {name: version(name) for name in names},
         "shortened": {"environment": ENVIRONMENT, "length": LENGTH, "words_added": SMALL},

@@ -19,6 +19,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.brain_samples import Ask, make, start
+from benchmarks.keeping import command_line
 from evaluation import audit
 from evaluation.evidence import Evidence, Judged
 from evaluation.privacy.audit import Audit
@@ -145,9 +146,7 @@ def main(options: Options) -> None:
         training, training, held, few.schema.population, spacing_mm=few.schema.spacing_mm, real_masks_allowed=True
     )
     result: dict[str, object] = {
-        "command": f"python -m benchmarks.overfit {' '.join(sys.argv[1:])}".replace(str(options.data), "DATA").replace(
-            str(options.run), "RUN"
-        ),
+        "command": command_line("overfit", DATA=options.data, RUN=options.run),
         "population": few.schema.population,
         "subjects": {"training": len(training), "holdout": len(held)},
     }

@@ -12,7 +12,6 @@ Without --data the simulated part alone.
 
 import json
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 import tyro
 from scipy.stats import norm
 
+from benchmarks.keeping import command_line
 from evaluation import functional as F
 from evaluation.evidence import Judged
 from evaluation.extractors import radiomics_extractor
@@ -273,7 +273,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     n = options.repeats
     result: dict[str, object] = {
-        "command": f"python -m benchmarks.privacy {' '.join(sys.argv[1:])}".replace(str(options.data), "DATA"),
+        "command": command_line("privacy", DATA=options.data),
         "environment": {"processor": platform.machine(), "numpy": np.__version__},
         "repeats": n,
     }

@@ -195,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = Kept(options.work, options, "stream")
     result: dict[str, Any] = {
-        "command": command_line("stream", options.work),
+        "command": command_line("stream", WORK=options.work),
         "options": kept.asked,
         "load_before": kept.part("load before", lambda: round(os.getloadavg()[0], 2)),
         "cores": len(os.sched_getaffinity(0)),

@@ -124,7 +124,7 @@ def main() -> None:
     curves = {name: np.array([[np.mean(list(at.values())) for at in one] for one in of]) for name, of in rows.items()}
     gain = curves["real + stream"][:, -1] - curves["real"][:, -1]
     result = {
-        "command": command_line("stream_example", options.work),
+        "command": command_line("stream_example", WORK=options.work),
         "population": prepared.schema.population,
         "options": kept.asked,
         "test_cases": len(prepared.split("test")),

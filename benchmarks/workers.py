@@ -209,7 +209,7 @@ def main(options: Options) -> None:
     """Measure and write JSON; ends with 1 where bytes differ."""
     kept = Kept(options.work, options, "workers")
     result: dict[str, object] = {
-        "command": command_line("workers", options.work),
+        "command": command_line("workers", WORK=options.work),
         "options": kept.asked,
         "environment": environment(torch.device("cpu")),
         "software": software(),

@@ -11,6 +11,8 @@ import tyro
 from synth.sampler import SamplerName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.asks import Job
     from pipelines.samples import Worker
     from pipelines.spots import Spot
@@ -67,8 +69,9 @@ class Edit:
         from pipelines.workers import alone
 
         self._check()
+        dataset, cases = self.chosen()
         worker = Worker(self._job())
-        pairs = Pairs(self, worker)
+        pairs = Pairs(self, worker, dataset, cases)
         worker.check(pairs.count)
         # before any is made: an hour in is late for a wrong mask
         short = [told for index in range(pairs.count) for told in pairs.check(index)]
@@ -121,7 +124,6 @@ class Edit:
         from pipelines.asks import Job, mask_files
         from pipelines.machine import device_of
 
-        self.chosen()
         return Job(
             model=self.model,
             out=str(self.out),
@@ -192,13 +194,13 @@ class Edit:
 class Pairs:
     """The pairs of a dataset with their masks before and after, and how each is edited and written."""
 
-    def __init__(self, how: Edit, worker: "Worker") -> None:
+    def __init__(self, how: Edit, worker: "Worker", dataset: "Dataset", cases: "Sequence[Case]") -> None:
         from pipelines.evidence import require_order
         from pipelines.records import rows_beside
 
         self.how, self.worker = how, worker
         self.rows = {row["case"]: row for row in rows_beside(how.images)}
-        self.dataset, self.cases = how.chosen()
+        self.dataset, self.cases = dataset, cases
         require_order(how.images, self.dataset.channels, worker.asks.schema.channels)
         self.changed = {one.case: one for one in worker.job.masks} if how.masks is not None else {}
 

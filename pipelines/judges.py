@@ -43,14 +43,14 @@ def find_bench(judge: str | None, schema: "Schema", prepared: "Prepared | None" 
                 f"judge {judge} knows {list(model.config.labels)} in {model.config.channels} channels, "
                 f"{model.config.spatial_dims}D; the data has {wanted[0]} in {wanted[1]}, {wanted[2]}D; give another"
             )
-        shipped = _shipped_self(str(facts["weights_sha256"]))
+        shipped = None if judge is None else _shipped_self(str(facts["weights_sha256"]))
         facts, seen = shipped or (facts, judge_seen(folder, facts))
         why_not = _of_others(facts, schema) or ("" if seen else _UNTOLD)
         if judge is not None and why_not:
             print(f"judge {judge} {why_not}")
             return Bench(why_not=f"the judge given by --judge {why_not}")  # stands in reports: no path
         if fits and not why_not:
-            return bench_of(model, facts, seen, prepared, shipped=shipped is not None)
+            return bench_of(model, facts, seen, prepared, shipped=judge is None or shipped is not None)
     return Bench(why_not="no shipped judge knows these labels in this population; give --judge FOLDER")
 
 

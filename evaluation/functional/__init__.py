@@ -34,7 +34,6 @@ from evaluation.functional.paired import mae, ms_ssim, ms_ssim_scales, ncc, psnr
 from evaluation.functional.perceptual import perceptual_distance
 from evaluation.functional.privacy import (
     CopyTest,
-    benjamini_hochberg,
     conformal_p_values,
     copy_test,
     minimum_detectable_rate,
@@ -52,6 +51,7 @@ from evaluation.functional.segmentation import Detection, Lesions, detection, di
 from evaluation.functional.set_level import SetLevelTest, set_level_test
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
 from evaluation.functional.statistics import (
+    benjamini_hochberg,
     clopper_pearson,
     cluster_bootstrap,
     grouped_jackknife,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from evaluation.functional.arrays import array
-from evaluation.functional.statistics import clopper_pearson
+from evaluation.functional.statistics import benjamini_hochberg, clopper_pearson
 from synth.rng import numpy_rng
 
 Ties = Literal["conservative", "randomised"]
@@ -58,9 +58,7 @@ def copy_test(
     """
     if min(len(synthetic), len(training), len(holdout)) < 1:
         raise ValueError("a copy test needs synthetic, training and hold-out rows")
-    index = np.arange(len(holdout)) if patients is None else patient_index(patients)
-    others = cdist(array(holdout), array(holdout))
-    others = np.where(index[:, None] == index, np.inf, others).min(axis=1)
+    others = nearest_others(cdist(array(holdout), array(holdout)), patients)
     found = leaning(nearest_distances(synthetic, training), nearest_distances(synthetic, holdout))
     control = leaning(nearest_distances(holdout, training), others)
     return copy_test_of_distances(found, control, q=q, patients=patients, ties=ties, seed=seed)
@@ -103,6 +101,16 @@ def leaning(to_training: Any, beside: Any) -> np.ndarray:
     d_H is of another patient than the volume's own; infinite where there is none, which flags nobody.
     """
     return array(to_training) / np.maximum(array(beside), 1e-12)
+
+
+def nearest_others(distances: np.ndarray, patients: Sequence[Hashable] | None = None) -> np.ndarray:
+    """Return the least of each row's distances (h, h) to rows of other patients: (h,), infinite where there is none.
+
+    >>> nearest_others(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]), ["a", "a", "b"]).tolist()
+    [2.0, 3.0, 2.0]
+    """
+    index = patient_index(range(len(distances)) if patients is None else patients)
+    return np.where(index[:, None] == index, np.inf, distances).min(axis=1)
 
 
 def nearest_distances(x: Any, y: Any) -> np.ndarray:
@@ -261,17 +269,6 @@ def patient_index(patients: Sequence[Hashable]) -> np.ndarray:
     """
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(one, len(known)) for one in patients], dtype=np.int64)
-
-
-def benjamini_hochberg(p_values: np.ndarray, *, q: float) -> np.ndarray:
-    """Return the indices rejected at false-discovery rate q (Benjamini & Hochberg 1995), ascending.
-
-    >>> benjamini_hochberg(np.array([0.01, 0.9, 0.02, 0.5]), q=0.1).tolist()
-    [0, 2]
-    """
-    order = np.argsort(p_values, kind="stable")
-    below = np.flatnonzero(p_values[order] <= q * np.arange(1, len(order) + 1) / len(order) + 1e-12)
-    return np.sort(order[: below[-1] + 1]) if len(below) else np.zeros(0, dtype=np.int64)
 
 
 def copies_needed(n: int, holdout: int, *, q: float = 0.10) -> int:

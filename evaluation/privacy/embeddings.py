@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional.blind_gate import LEAST_LEFT_OUT, LEAST_PATIENTS, whitened
+from evaluation.functional.privacy import nearest_others
 from evaluation.privacy.plants import Planted
 from evaluation.privacy.search import CELLS, Likeness, References, cell_grid, cells
 from synth.rng import numpy_rng
@@ -124,7 +125,7 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
         np.array(control),
         planted_found,
         made[:, at:].min(axis=1),
-        nearest_others(np.array(held_rows)[:, at:], evidence.holdout),
+        nearest_others(np.array(held_rows)[:, at:], [item.whose for item in evidence.holdout]),
         planted[:, at:].min(axis=1),
         made[:, :at],
         made[:, at:],
@@ -133,13 +134,6 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
         np.array(left),
         np.array([held_rows[index][rest].min() for index in apart.held]),
     )
-
-
-def nearest_others(distances: np.ndarray, items: Sequence[Judged]) -> np.ndarray:
-    """Return the least distance (h, h) of each volume to one of another patient; infinite where there is none."""
-    names = [item.whose for item in items]
-    index = np.array([names.index(name) for name in names])
-    return np.where(index[:, None] == index, np.inf, distances).min(axis=1)
 
 
 def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart: Apart) -> Distances:
@@ -153,7 +147,10 @@ def by_features(evidence: Evidence, plants: Sequence[Planted], tell: Tell, apart
     sides = (rows.synthetic, rows.training, rows.holdout, disguised)
     made, train, held, planted = (whitened(side, DIMS, of=rows.training) for side in sides)
     nearest = [cdist(side, train).min(axis=1) for side in (made, held, planted)]
-    beside = [cdist(made, held).min(axis=1), nearest_others(cdist(held, held), evidence.holdout)]
+    beside = [
+        cdist(made, held).min(axis=1),
+        nearest_others(cdist(held, held), [item.whose for item in evidence.holdout]),
+    ]
     beside.append(cdist(planted, held).min(axis=1))
     both = np.concatenate([rows.training, rows.holdout])
     made, train, held, planted = (whitened(side, DIMS, of=both) for side in sides)
