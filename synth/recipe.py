@@ -64,6 +64,8 @@ class FlowTraining:
     channel_power    loss weight of a latent channel ~ (its scale in pixels) ** channel_power
     pooled           weight of the error of the window's mean beside that of its voxels
     coupling         how noise is paired with data; None = independently
+    flip             axes (from 0) along which each volume is flipped half of the time, with its mask: what the
+                     population shows both ways. Texts and attributes that name sides would be wrong then
     """
 
     fit: FitConfig = FitConfig()
@@ -74,8 +76,11 @@ class FlowTraining:
     channel_power: float = 1.0
     pooled: float = 0.0
     coupling: Coupling | None = None
+    flip: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if sorted(set(self.flip)) != list(self.flip) or any(not 0 <= axis <= 2 for axis in self.flip):
+            raise ConfigError(f"training.flip is {list(self.flip)}; give different axes in order, such as [0]")
         require_least(self, ("patch", "patch_batch", "whole_batch"), place="training.")
         require_least(self, ("channel_power", "pooled"), 0, place="training.")
         if not 0 <= self.whole_share <= 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -194,21 +195,42 @@ def cache_latents(
     folder: Path,
     *,
     report: Callable[[int, int], None] | None = None,
+    flip: tuple[int, ...] = (),
     team: Team = ALONE,
 ) -> None:
-    """Write whitened mu of every training and hold-out case to folder/<case>.npy (float32); finished ones stay."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cases = team.share([*pixels.prepared.split("train"), *pixels.prepared.split("holdout")])
-    for number, case in enumerate(cases, start=1):
-        path = folder / f"{case.case}.npy"
+    """Write whitened mu of every training and hold-out case to latents_path(folder, case) (float32).
+
+    Training cases also as they are flipped along each choice of the axes `flip`. Finished ones stay.
+    """
+    train, holdout = pixels.prepared.split("train"), pixels.prepared.split("holdout")
+    asked = [(case, axes) for axes in flips(flip) for case in (train if axes else (*train, *holdout))]
+    own = team.share(asked)
+    for number, (case, axes) in enumerate(own, start=1):
+        path = latents_path(folder, case, axes)
         if not path.is_file():
-            latents = codec.encode(pixels.tensor(case)[None])[0].cpu().numpy()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            seen = pixels.tensor(case).flip([axis + 1 for axis in axes])
+            latents = codec.encode(seen[None])[0].cpu().numpy()
             partial = path.with_suffix(".partial.npy")
             np.save(partial, latents)
             partial.replace(path)
         if report is not None:
-            report(number, len(cases))
+            report(number, len(own))
     team.wait()
+
+
+def flips(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return every choice of the axes, none first.
+
+    >>> flips((0, 2))
+    [(), (0,), (2,), (0, 2)]
+    """
+    return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+
+
+def latents_path(folder: Path, case: PreparedCase, axes: tuple[int, ...] = ()) -> Path:
+    """Return the file of a case's latents, flipped along `axes`."""
+    return (folder / f"flip-{''.join(map(str, axes))}" if axes else folder) / f"{case.case}.npy"
 
 
 def _pca_like(codec: Autoencoder) -> PatchPCA:

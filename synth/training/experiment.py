@@ -114,6 +114,7 @@ class Experiment:
             pixels,
             self.folder / name / "latents",
             report=lambda done, total: report(done, total, {}),
+            flip=part.training.flip,
             team=self.team,
         )
         return model
@@ -250,6 +251,9 @@ def _check_codec(part: Part, channels: int, schema: Schema) -> None:
         raise ConfigError(
             f"codec.spatial_dims is {codec.spatial_dims}, the data is {len(schema.grid)}D; change the config"
         )
+    for axis in part.training.flip:
+        if axis >= codec.spatial_dims:
+            raise ConfigError(f"training.flip names axis {axis}, the data is {codec.spatial_dims}D; change the config")
 
 
 def card(recipe: Recipe, prepared: Prepared, origin: Origin | None = None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from synth.ports import Window
 from synth.recipe import FlowTraining
 from synth.rng import numpy_rng, torch_rng
 from synth.sample import Condition
+from synth.training.codec_stage import latents_path
 from synth.training.fit import Report, Task, fit
 from synth.training.objectives import DenoisingObjective, LatentBatch, channel_weights
 from synth.training.preview import flow_preview
@@ -25,6 +27,14 @@ TIME_BINS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _SCORED_WINDOWS = 4
 
 
+class Crop(NamedTuple):
+    """A window of a case: its first latent voxel in the volume as flipped along `axes`."""
+
+    case: PreparedCase
+    origin: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Latents:
     """Cached latents of a part with the conditions of their cases."""
@@ -34,34 +44,35 @@ class Latents:
     stride: int
     masks: bool
     device: torch.device = torch.device("cpu")
-    _cache: dict[str, Tensor] = field(default_factory=dict)
+    _cache: dict[Path, Tensor] = field(default_factory=dict)
 
-    def of(self, case: PreparedCase) -> Tensor:
-        """Return (channel, *latent grid); kept in memory once read."""
-        if case.case not in self._cache:
-            self._cache[case.case] = torch.from_numpy(np.load(self.folder / f"{case.case}.npy"))
-        return self._cache[case.case]
+    def of(self, case: PreparedCase, axes: tuple[int, ...] = ()) -> Tensor:
+        """Return (channel, *latent grid) of the volume flipped along `axes`; kept in memory once read."""
+        path = latents_path(self.folder, case, axes)
+        if path not in self._cache:
+            self._cache[path] = torch.from_numpy(np.load(path))
+        return self._cache[path]
 
-    def batch(
-        self, cases: Sequence[PreparedCase], origins: Sequence[tuple[int, ...]], grid: tuple[int, ...]
-    ) -> LatentBatch:
-        """Return windows of `grid` latent voxels at `origins` of `cases`, with their conditions."""
-        clean, conditions = [], []
-        for case, origin in zip(cases, origins, strict=True):
-            latents = self.of(case)
+    def batch(self, crops: Sequence[Crop], grid: tuple[int, ...]) -> LatentBatch:
+        """Return windows of `grid` latent voxels as `crops` say, with their conditions."""
+        clean, conditions, full = [], [], []
+        for case, origin, axes in crops:
+            latents = self.of(case, axes)
             clean.append(latents[(slice(None), *(slice(o, o + n) for o, n in zip(origin, grid, strict=True)))])
-            conditions.append(
-                Condition(mask=self._mask(case, origin, grid), text=case.text, attributes=case.attributes)
-            )
-        full = torch.tensor([tuple(self.of(case).shape[1:]) for case in cases], dtype=torch.float32)
-        spacing = torch.tensor([self.prepared.schema.spacing_mm] * len(cases), dtype=torch.float32)
-        window = Window(grid, torch.tensor(origins, dtype=torch.float32), full, spacing)
+            mask = self._mask(case, origin, axes, grid)
+            conditions.append(Condition(mask=mask, text=case.text, attributes=case.attributes))
+            full.append(tuple(latents.shape[1:]))
+        spacing = torch.tensor([self.prepared.schema.spacing_mm] * len(crops), dtype=torch.float32)
+        origins = torch.tensor([crop.origin for crop in crops], dtype=torch.float32)
+        window = Window(grid, origins, torch.tensor(full, dtype=torch.float32), spacing)
         return LatentBatch(torch.stack(clean).to(self.device), conditions, window.to(self.device))
 
-    def _mask(self, case: PreparedCase, origin: tuple[int, ...], grid: tuple[int, ...]) -> Volume | None:
+    def _mask(
+        self, case: PreparedCase, origin: tuple[int, ...], axes: tuple[int, ...], grid: tuple[int, ...]
+    ) -> Volume | None:
         if not self.masks:
             return None
-        labels = self.prepared.mask(case)
+        labels = np.flip(self.prepared.mask(case), axes)
         window = tuple(
             slice(o * self.stride, min((o + n) * self.stride, size))
             for o, n, size in zip(origin, grid, labels.shape, strict=True)
@@ -75,10 +86,8 @@ def pad_labels(labels: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     return np.pad(labels, amounts, mode="edge") if any(after for _, after in amounts) else labels
 
 
-def plan_window(
-    latents: Latents, training: FlowTraining, step: int, seed: int
-) -> tuple[list[PreparedCase], list[tuple[int, ...]], tuple[int, ...]]:
-    """Return (cases, origins, grid) of the batch of `step`: patches at first, whole volumes at the end."""
+def plan_windows(latents: Latents, training: FlowTraining, step: int, seed: int) -> tuple[list[Crop], tuple[int, ...]]:
+    """Return the windows of the batch of `step` and their grid: patches at first, whole volumes at the end."""
     cases = latents.prepared.split("train")
     rng = numpy_rng(seed, "flow batches", step)
     whole = step >= round(training.fit.steps * training.fit.accumulation * (1.0 - training.whole_share))
@@ -91,7 +100,8 @@ def plan_window(
         tuple(int(rng.integers(size - n + 1)) for size, n in zip(latents.of(case).shape[1:], grid, strict=True))
         for case in chosen
     ]
-    return chosen, origins, grid
+    sides = [tuple(axis for axis in training.flip if rng.random() < 0.5) for _ in chosen]
+    return [Crop(*one) for one in zip(chosen, origins, sides, strict=True)], grid
 
 
 def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previews: Path, *, seed: int) -> Task:
@@ -101,7 +111,7 @@ def flow_task(model: PartModel, training: FlowTraining, latents: Latents, previe
     holdout = latents.prepared.split("holdout") or latents.prepared.split("train")[:4]
 
     def batch(step: int) -> LatentBatch:
-        return latents.batch(*plan_window(latents, training, step, seed))
+        return latents.batch(*plan_windows(latents, training, step, seed))
 
     return Task(
         name="flow",
@@ -170,7 +180,7 @@ def _scored(model: PartModel, latents: Latents, case: PreparedCase) -> list[Late
     batches: list[LatentBatch] = []
     for place in found[:: -(-len(found) // _SCORED_WINDOWS)]:
         origin, grid = tuple(part.start for part in place), tuple(part.stop - part.start for part in place)
-        batches.append(latents.batch([case], [origin], grid))
+        batches.append(latents.batch([Crop(case, origin)], grid))
     return batches
 
 

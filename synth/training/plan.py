@@ -248,12 +248,12 @@ def measure(
                 with torch.no_grad():
                     codec_score(model.codec, (pixels.tensor(case) for case in few.split("train")))
             per_case = (time.perf_counter() - started) / len(few.split("train"))
-            encoding += 1.5 * per_case * len(prepared.cases)
+            encoding += 1.5 * per_case * len(prepared.cases) * 2 ** len(part.training.flip)
             tell(f"{name} codec")
             if origin.tunes(name, part) if origin is not None else model.codec.trained:
                 costs[f"{name} codec"] = _codec_cost(model.codec, part.codec_training, pixels, folder, steps)
                 model.codec.eval()
-            cache_latents(model.codec, pixels, folder)
+            cache_latents(model.codec, pixels, folder, flip=part.training.flip)
             masks = part.conditioning.labels > 0
             latents = Latents(few, folder, model.codec.stride, masks=masks, device=device)
             tell(f"{name} generator")

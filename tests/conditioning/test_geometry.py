@@ -10,7 +10,7 @@ from synth.conditioning.config import ConditioningConfig
 from synth.conditioning.encoders import geometry_features
 from synth.ports import Window
 from synth.sample import Condition
-from synth.training.flow_stage import Latents
+from synth.training.flow_stage import Crop, Latents
 
 CONFIG = ConditioningConfig(geometry=True, stride=4, width=8)
 
@@ -62,7 +62,8 @@ def test_training_and_generation_name_the_spacing_of_the_data(prepared, model) -
 
     case = prepared.split("train")[0]
     folder = model.parent / "image" / "latents"
-    window = Latents(prepared, folder, 2, masks=False).batch([case, case], [(0, 0, 0), (1, 0, 0)], (2, 2, 2)).window
+    crops = [Crop(case, (0, 0, 0)), Crop(case, (1, 0, 0))]
+    window = Latents(prepared, folder, 2, masks=False).batch(crops, (2, 2, 2)).window
     assert window.spacing_mm is not None
     assert torch.equal(window.spacing_mm, torch.tensor([prepared.schema.spacing_mm] * 2, dtype=torch.float32))
     generator = synth.load(model)
