@@ -315,7 +315,7 @@ def measure_train(job: Job) -> dict[str, object]:
         end(begin(["cohort", "--out", str(cohort), "--count", str(options.subjects)]))
         prepare = ["prepare", str(cohort), "--out", str(data), "--spacing", "5.2", "5.2", "5.2", "--overwrite"]
         end(begin(prepare))
-        shutil.copy(config_path("brain-tiny"), recipe)
+        shutil.copy(config_path("brain-tiny-cpu"), recipe)
         spans = timed_train(line, options.work / "trained")
         return {"spans": spans, "files": digests(options.work / "trained")}
 

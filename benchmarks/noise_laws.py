@@ -4,7 +4,7 @@ synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
 python -m benchmarks.noise_laws WORK benchmarks/results/noise-laws.json --data DATA --steps 1200
 
-Every law (rectified flow, variance preserving, EDM: brain-tiny, brain-tiny-vp, brain-tiny-edm) trains the same
+Every law (rectified flow, variance preserving, EDM: brain-tiny-cpu, brain-tiny-vp, brain-tiny-edm) trains the same
 network on the same latents of the bundled model's image codec, with the same batches in the same order, steps and
 learning rate. Then each sampler at each number of network calls follows the masks of unseen cases. Under variance
 preserving, Euler is DDIM. Training resumes where it was stopped; one thread unless --threads says otherwise.
@@ -38,7 +38,7 @@ from synth.training.codec_stage import Pixels, cache_latents
 from synth.training.experiment import complete
 from synth.training.flow_stage import Latents, train_flow
 
-LAWS = {"rectified_flow": "brain-tiny", "variance_preserving": "brain-tiny-vp", "edm": "brain-tiny-edm"}
+LAWS = {"rectified_flow": "brain-tiny-cpu", "variance_preserving": "brain-tiny-vp", "edm": "brain-tiny-edm"}
 _SAMPLERS: tuple[SamplerName, ...] = ("euler", "heun", "ancestral", "dpm_solver_2m")
 _CALLS = (2, 4, 8, 16, 32)
 _LONG = {"rectified_flow": (1, 64), "variance_preserving": (1, 64, 250, 1000), "edm": ()}

@@ -4,7 +4,7 @@ synth cohort --out COHORT --count 160 --seed 4
 synth prepare COHORT --out DATA
 python -m benchmarks.overfit --data DATA --run RUN --out benchmarks/results/overfit.json
 
-A brain-tiny recipe is trained on 12 subjects until it repeats them, all others are held out; its samples and its
+The recipe brain-tiny-cpu is trained on 12 subjects until it repeats them, all others are held out; its samples and its
 weights are audited as `synth evaluate --model` does. Beside it three stand-ins that need no training, named as such:
 `jittered copies` (training volumes in the disguises of planted copies), `fresh subjects` (subjects of their own: what
 a generator that copies nobody would make) and `half copied` (the one among the other). --run goes on where it stopped.
@@ -51,7 +51,7 @@ class Options:
     """Subjects held out."""
     samples: int = 60
     """Samples to audit."""
-    recipe: str = "brain-tiny"
+    recipe: str = "brain-tiny-cpu"
     set: tuple[str, ...] = ()
     """Dotted overrides of the recipe; the steps below are set first."""
     codec_steps: int = 600

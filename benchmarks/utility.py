@@ -55,7 +55,7 @@ class Options:
     fraction: float = 0.1
     """Share of the real training patients of the small arms."""
     seeds: int = 3
-    steps: int = 300
+    steps: int = 1000
     width: int = 16
     rates: tuple[float, ...] = (1e-2,)
     """Learning rates; of several, each network takes the best on training patients: about twice the time."""

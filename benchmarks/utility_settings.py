@@ -12,7 +12,9 @@ that no arm can show what its volumes are worth. WORK keeps every network's scor
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ import tyro
 
 from evaluation.utility.arms import Volumes
 from evaluation.utility.config import UtilityConfig
-from evaluation.utility.run import digest_of, run_job, work_of
+from evaluation.utility.run import Result, digest_of, run_job
 from evaluation.utility.tables import Measure, measure
 from pipelines.evidence import real_set
-from pipelines.progress import progress
+from pipelines.workers import cores
 from synth.data.prepared import Prepared
 from synth.rng import numpy_rng
 
@@ -42,6 +44,8 @@ class Options:
     """Training patients put apart, on which rates are compared."""
     steps: tuple[int, ...] = (300, 1000)
     width: int = 16
+    workers: int = 0
+    """Processes of one thread each; 0 = one a core."""
 
 
 def main(options: Options) -> None:
@@ -61,19 +65,17 @@ def main(options: Options) -> None:
         for fraction in options.fractions
         for rate in options.rates
     ]
-    work = sum(work_of(volumes, config) for _, config in runs)
-    rows, started, done = [], time.perf_counter(), 0
-    with progress("rates on training patients", work) as bar:
-        for fraction, config in runs:
-            digest = digest_of(volumes, config)
-            job = config.job("R", fraction, 0.0, 0)
-            done += work_of(volumes, config)
-            found = run_job(job, volumes, config, options.work / digest, digest=digest, tell=bar.advance)
-            bar.advance(done)  # kept scores too
-            told = {"steps": config.steps, "fraction": fraction, "real": found.real, "rate": found.rate}
-            told["dice"] = _mean(found.rows, measure("dice"))
-            by_label = {label: _mean(found.rows, measure("dice", place)) for place, label in enumerate(labels)}
-            rows.append({**told, "by_label": by_label})
+    started = time.perf_counter()
+    workers = min(options.workers or cores(), len(runs))
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_start, initargs=(volumes, options.work)
+    ) as pool:
+        # the longest first
+        order = sorted(range(len(runs)), key=lambda place: -runs[place][1].steps)
+        begun = {place: pool.submit(_run, *runs[place]) for place in order}
+        rows = []
+        for place in range(len(runs)):
+            rows.append(_row(runs[place], begun[place].result(), labels))
             print(rows[-1], flush=True)
     result = {
         "command": "python -m benchmarks.utility_settings --data DATA --work WORK --out benchmarks/results/"
@@ -86,6 +88,26 @@ def main(options: Options) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+_shared: list[tuple[Volumes, Path]] = []
+
+
+def _start(volumes: Volumes, work: Path) -> None:
+    _shared.append((volumes, work))
+
+
+def _run(fraction: float, config: UtilityConfig) -> Result:
+    volumes, work = _shared[0]
+    digest = digest_of(volumes, config)
+    job = config.job("R", fraction, 0.0, 0)
+    return run_job(job, volumes, config, work / digest, digest=digest, tell=lambda: None)
+
+
+def _row(run: tuple[float, UtilityConfig], found: Result, labels: Sequence[str]) -> dict[str, Any]:
+    told = {"steps": run[1].steps, "fraction": run[0], "real": found.real, "rate": found.rate}
+    told["dice"] = _mean(found.rows, measure("dice"))
+    return {**told, "by_label": {label: _mean(found.rows, measure("dice", at)) for at, label in enumerate(labels)}}
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], read: Measure) -> float:

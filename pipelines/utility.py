@@ -39,7 +39,7 @@ class UtilityOptions:
     """Synthetic to real volumes; none = the whole set."""
     utility_seeds: int = 3
     """Networks of each arm, seeds 0, 1, ...: their weights and which real patients a share takes."""
-    utility_steps: int = 300
+    utility_steps: int = 1000
     """Steps of training, the same for every arm."""
     utility_width: int = 16
     """Width of the network's first level, a multiple of 8."""

@@ -54,7 +54,7 @@ class UtilityConfig:
     fractions: tuple[float, ...] = (1.0,)
     ratios: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 300
+    steps: int = 1000
     batch: int = 2
     width: int = 16
     blocks: bool = True
