@@ -60,7 +60,6 @@ class Key:
             raise OutputError(f"{path} is there already, and a key is never overwritten; give another name") from None
         try:
             with os.fdopen(handle, "wb") as file:
-                os.fchmod(file.fileno(), 0o600)  # whatever the umask
                 file.write(f"{self.secret.hex()}\n".encode())
         except OSError as error:
             path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ count, and a circular shift of the pattern is a phase: the scores of a key under
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def _spread(signs: Array) -> Array:
 
 def _held(steps_mm: np.ndarray, period: float) -> Array:
     """Return how much of each mode a grid of these steps holds: 1, down to 0 towards its Nyquist frequency."""
-    out = np.ones((), dtype=np.float32)
+    out: Any = np.ones((), dtype=np.float32)
     for harmonics, step in zip(_harmonics(len(steps_mm)), steps_mm, strict=True):
         share = np.clip((_NYQUIST - np.abs(harmonics) * step / period) / _ROLL, 0.0, 1.0)
         out = np.multiply.outer(out, share.astype(np.float32))
@@ -142,7 +143,7 @@ def weighed(data: np.ndarray, steps_mm: np.ndarray, period: float) -> Array:
     if lively.size == 0:
         return np.zeros_like(out)
     typical = float(np.median(lively))
-    return out * bright * (typical / (variance + _QUIET * typical))
+    return (out * bright * (typical / (variance + _QUIET * typical))).astype(np.float32, copy=False)
 
 
 def spectrum(channels: np.ndarray, steps_mm: np.ndarray, period: float) -> Spectrum:
@@ -188,7 +189,7 @@ def scores(found: Spectrum, signs: Array) -> Array:
     whole = np.zeros((len(signs), *[count] * (dims - 1), count // 2 + 1), dtype=np.complex64)
     places = [harmonics % count for harmonics in _harmonics(dims)]
     whole[np.ix_(np.arange(len(signs)), *places)] = modes
-    out = fft.irfftn(whole, s=[count] * dims, axes=tuple(range(1, dims + 1)))
+    out: Any = fft.irfftn(whole, s=[count] * dims, axes=tuple(range(1, dims + 1)))
     return out * np.float32(count**dims)
 
 
@@ -198,7 +199,7 @@ def waves(signs: Array, steps_mm: np.ndarray, period: float, shift: Sequence[int
     Its root mean square over a period is 1.
     """
     dims = len(grid)
-    out: np.ndarray = (_spread(signs[None])[0] * _held(steps_mm, period)).astype(np.complex64)
+    out: Any = (_spread(signs[None])[0] * _held(steps_mm, period)).astype(np.complex64)
     halves = np.ones(HIGHEST[dims] + 1, dtype=np.float32)
     halves[1:] = 2.0  # m and -m along the last axis
     power = float((np.abs(out) ** 2 * halves).sum())
