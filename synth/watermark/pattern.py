@@ -102,11 +102,11 @@ def _spread(signs: Array) -> Array:
 
 def _held(steps_mm: np.ndarray, period: float) -> Array:
     """Return how much of each mode a grid of these steps holds: 1, down to 0 towards its Nyquist frequency."""
-    out: Any = np.ones((), dtype=np.float32)
+    out: np.ndarray = np.ones((), dtype=np.float32)
     for harmonics, step in zip(_harmonics(len(steps_mm)), steps_mm, strict=True):
         share = np.clip((_NYQUIST - np.abs(harmonics) * step / period) / _ROLL, 0.0, 1.0)
         out = np.multiply.outer(out, share.astype(np.float32))
-    return out
+    return np.asarray(out, dtype=np.float32)
 
 
 def detail(data: np.ndarray, steps_mm: np.ndarray, period: float) -> tuple[Array, Array, Array]:
