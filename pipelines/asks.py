@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.marks import MarkAsk
 from pipelines.plans import Plan
 from synth.sampler import SamplerName
 
@@ -34,6 +35,7 @@ class Job:
 
     accept   folder of the judge that samples must pass, each within so many `tries`; None: all are taken
     tests    of the judge that count; none named: all that it has
+    mark     the watermark that images carry
     """
 
     model: str
@@ -54,6 +56,7 @@ class Job:
     accept: str | None = None
     tests: tuple[str, ...] = ()
     tries: int = 1
+    mark: MarkAsk | None = None
 
 
 class Asks:

@@ -29,6 +29,7 @@ VERBS = {
     "evaluate": "judge a synthetic set against real data",
     "compare": "two reports side by side, where they rest on the same",
     "release": "copy the samples that a report lets go, its verdict bound to them",
+    "watermark": "keys of invisible marks, and whether images carry one",
     "demo": "a page to make pairs on, look at them and learn from them",
     "info": "what is this model, dataset, volume or report",
 }

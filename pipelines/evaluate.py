@@ -57,6 +57,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         from pipelines.evidence import digests, require_unchanged, seen_by_model
         from pipelines.gate import pass_gate, sections
         from pipelines.judges import calibrated, keep_judge
+        from pipelines.marks import note_marks
         from pipelines.progress import progress
         from pipelines.records import rows_beside
 
@@ -81,6 +82,7 @@ class Evaluate(RealOptions, FeatureOptions, UtilityOptions):
         require_unchanged(synthetic, judged)
         report.judged = judged
         note_selection(report, accepted)
+        note_marks(report, rows)
         if report.volumes:
             report.viewer = viewer_source()
         report.write(self.out)

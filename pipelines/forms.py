@@ -56,6 +56,14 @@ class Asked(TypedDict):
     edit: NotRequired[Edited | None]
 
 
+class Marked(TypedDict):
+    """The watermark of an image: the key's id, the strength asked for, the largest change of each channel."""
+
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    strength: Annotated[FiniteFloat, Field(gt=0)]
+    peaks: list[Annotated[FiniteFloat, Field(gt=0)]]
+
+
 class Row(TypedDict):
     """A row of a manifest as far as judging takes it."""
 
@@ -76,6 +84,7 @@ class Row(TypedDict):
     seam: NotRequired[FiniteFloat | None]
     mask_affine: NotRequired[Annotated[list[FiniteFloat], Field(min_length=16, max_length=16)] | None]
     prompts: NotRequired[str | None]
+    watermark: NotRequired[Marked | None]
 
 
 class MadeRow(Row):

@@ -81,6 +81,10 @@ class Generate:
     """Tries of each sample with --accept, 5 by default; where they are used up the run ends with exit code 3."""
     prompts: bool = False
     """Also write prompts.jsonl and boxes.json: points, boxes, scribbles, captions, questions, measured on the masks."""
+    watermark: Path | None = None
+    """Key file of `synth watermark new`: images carry its invisible mark, and the manifest the key's id."""
+    watermark_strength: float | None = None
+    """Largest change by the mark, 1 by default: HU of CT, 400ths of the range of other images."""
     shard: str = "0/1"
     """i/n: only the samples whose index is i modulo n; the manifest is written once every shard is done."""
 
@@ -190,6 +194,7 @@ class Generate:
         from pipelines.acceptance import TRIES
         from pipelines.asks import Job, mask_files
         from pipelines.machine import device_of
+        from pipelines.marks import asked_mark
 
         # a login node says nothing of the nodes that jobs run on
         device = "cpu" if self.engine == "slurm" else str(device_of(self.device))
@@ -212,6 +217,7 @@ class Generate:
             accept=None if self.accept is None else str(self.accept),
             tests=() if self.accept_tests == ALL_TESTS else self.accept_tests,
             tries=self.accept_tries or TRIES,
+            mark=asked_mark(self.watermark, self.watermark_strength, self.out),
         )
 
     def _plan(self) -> "Plan | None":

@@ -13,11 +13,12 @@ RELEASE_FILE = "RELEASE.json"
 _DATASET_KEYS = ("channel_names", "labels", "file_ending", "regions_class_order", "overwrite_image_reader_writer")
 _ROW_KEYS = (
     *("case", "seed", "index", "attempt", "model", "condition", "mask_origin", "sampler", "steps", "guidance"),
-    *("environment", "files", "software", "seam", "acceptance"),
+    *("environment", "files", "software", "seam", "acceptance", "watermark"),
 )
 _NESTED_KEYS = {
     "condition": ("attributes", "text", "size", "spacing_mm", "edit"),
     "acceptance": ("judge", "segmenter", "tests", "rejected"),
+    "watermark": ("key", "strength", "peaks"),
 }
 """Of those rows in rows: p-values and agreement of a sample measure it against real patients, and stay inside."""
 

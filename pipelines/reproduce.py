@@ -41,6 +41,8 @@ class Reproduce:
     """Window of the set, where no request.json beside the manifest says it."""
     format: FormatName | None = None
     """Layout of the set, where no request.json beside the manifest says it; nnunet otherwise."""
+    watermark: Path | None = None
+    """Key file of a set that carries a watermark."""
 
     def run(self) -> int:
         """Make the samples again, one line each."""
@@ -116,6 +118,7 @@ class Again:
         """Return in words how a sample made again compares with the set's, and whether that is as it should be."""
         import tempfile
 
+        from pipelines.marks import Mark
         from synth.errors import DataError
         from synth.formats.writing import Told
         from synth.generator import Seed
@@ -123,13 +126,15 @@ class Again:
         if row["model"].get("sha256") != self.sha256:
             raise DataError(f"case {row['case']} is of another model than those before; give it alone by --case")
         seed, about = Seed(row["seed"], row["index"], row["attempt"]), Told.of(row)
+        mark = Mark.again(self.how.watermark, row)
         sample = next(self.generator.generate([self._ask(row, about)], seeds=[seed]))
         assert sample.mask is not None
+        image = sample.image if mark is None else mark.put(sample.image)
         changed = [name for name, digest in row["files"].items() if _digest(self.there, name) != digest]
         aside = f"; on disk {', '.join(changed)} is missing or was changed" if changed else ""
         with tempfile.TemporaryDirectory(prefix="synth-reproduce-") as scratch:
             here = self.facts.writer(Path(scratch))
-            files = here.add(row["case"], sample.image, sample.mask, about)
+            files = here.add(row["case"], image, sample.mask, about)
             if files == row["files"]:
                 return "identical" + aside, not changed
             differ = sorted(name for name in {*files, *row["files"]} if files.get(name) != row["files"].get(name))
@@ -241,7 +246,9 @@ class Again:
         for name in (*images, mask):
             if name in row["files"] and name not in differ:
                 continue
-            text, small = _gap(self.there, here, about, name, is_mask=name == mask)
+            # in another environment a mark may lie elsewhere, so that each voxel moves by twice its largest change
+            slack = 2 * max((max(1.0, peak) for peak in (row.get("watermark") or {}).get("peaks", ())), default=0.0)
+            text, small = _gap(self.there, here, about, name, slack=None if name == mask else slack)
             within = within and small
             told += [text] if text else []
         if not told and self.exported:
@@ -270,8 +277,11 @@ def _digest(writer: "Writer", name: str) -> str | None:
     return whole.hexdigest()
 
 
-def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, is_mask: bool) -> tuple[str, bool]:
-    """Return in words how a volume of the set differs from the one made again, and whether by no more than it may."""
+def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, slack: float | None) -> tuple[str, bool]:
+    """Return in words how a volume of the set differs from the one made again, and whether by no more than it may.
+
+    slack   what a watermark adds to that, in native units; None for masks
+    """
     import numpy as np
 
     from synth.data.orientation import lying_as
@@ -288,11 +298,11 @@ def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, is_mask: 
         return f"{name} lies elsewhere", False
     if np.array_equal(old.data, new.data):
         return "", True
-    if is_mask:
+    if slack is None:
         share = float(np.mean(old.data != new.data))
         return f"{share:.3g} of the voxels of {name} differ", False
     gap = np.abs(old.data.astype(np.float64) - new.data.astype(np.float64)).max()
     extent = max(float(old.data.max()) - float(old.data.min()), 1e-12)
     whole = old.data.dtype.kind in "iu" and new.data.dtype.kind in "iu"
-    small = bool(gap <= max(TOLERANCE * extent, 1.0 if whole else 0.0))
+    small = bool(gap <= max(TOLERANCE * extent, 1.0 if whole else 0.0) + slack)
     return f"{name} differs by {gap:.3g} at most, {gap / extent:.2g} of its range", small

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.acceptance import Tally, first_accepted, judge_for, rejected_path, say_judge
 from pipelines.asks import Asks, Job
+from pipelines.marks import Mark, request_of
 from pipelines.records import SetFacts, record_path, recorded, whole_record, write_derived
 from synth.sampler import SAMPLERS
 
@@ -38,6 +39,7 @@ class Worker:
         self.judge = None if job.accept is None else judge_for(job.accept, job.tests, self.generator.model)
         self.asks = Asks(job, self.generator)
         schema = self.asks.schema
+        self.mark = None if job.mark is None else Mark.of(job.mark, schema.intensities)
         about = Description(
             name=f"Synthetic_{self.generator.model.recipe.name}",
             channels=schema.channels,
@@ -76,6 +78,7 @@ class Worker:
             "prompts": self.job.prompts,
             "accept": None if self.judge is None else self.judge.sha256,
             "accept_tests": None if self.judge is None else list(self.judge.tests),
+            "watermark": request_of(self.job.mark),
             **self.asks.request(),
         }
 
@@ -93,7 +96,10 @@ class Worker:
             return
         assert sample.mask is not None
         row: dict[str, Any] = {**plain(sample.provenance), **acceptance, "synthetic": True}
-        row["files"] = self.writer.add(sample.provenance.case, sample.image, sample.mask, Told.of(row))
+        image = sample.image
+        if self.mark is not None:
+            image, row["watermark"] = self.mark.put(image), self.mark.told()
+        row["files"] = self.writer.add(sample.provenance.case, image, sample.mask, Told.of(row))
         if self.job.prompts:
             row["prompts"] = self._derive(index, sample.provenance.case, sample.mask)
         if ask.mask is not None:  # files of masks round it, and images follow it

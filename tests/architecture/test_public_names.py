@@ -60,7 +60,7 @@ PUBLIC = {
 }
 VERBS = [
     *("bench", "cohort", "compare", "demo", "edit", "evaluate", "export", "generate", "info", "merge", "prepare"),
-    *("quickstart", "release", "reproduce", "train"),
+    *("quickstart", "release", "reproduce", "train", "watermark"),
 ]
 HEAVY = ["torch", "monai", "diffusers", "accelerate", "matplotlib", "SimpleITK", "nibabel", "scipy", "pydantic"]
 
