@@ -26,6 +26,7 @@ import tyro
 from scipy import stats
 
 from benchmarks.brain_samples import LABELS, Ask, Made, Volumes, make, start
+from benchmarks.keeping import command_line
 from evaluation.extractors import radiomics_extractor
 from evaluation.functional import dice, frechet_distance, radial_power_spectrum, texture_deviation
 from evaluation.segmenter import Segmenter
@@ -213,7 +214,7 @@ def main(options: Options) -> None:
     with ProcessPoolExecutor(options.workers, context, start, (options.model,)) as pool:
         followed = list(pool.map(make, asks_of(unseen)))
         result = {
-            "command": f"python -m benchmarks.brain_tiny --model MODEL --data DATA --other OTHER --out {options.out}",
+            "command": command_line("brain_tiny", DATA=options.data, OTHER=options.other),
             "model_sha256": generator.model.sha256,
             "population": prepared.schema.population,
             "n": len(cases),
