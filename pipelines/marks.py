@@ -106,5 +106,5 @@ def note_marks(report: "Report", rows: Sequence[Mapping[str, Any]]) -> None:
         most = max(float(one["strength"]) for one in told)
         report.notes.append(
             f"{len(told)} of {len(rows)} images carry the watermark of key {keys}, by their manifest: it changed them "
-            f"by {most:g} HU at most, or as many 400ths of the range"
+            f"by {most:g} HU at most (whole numbers by 1 at least), or as many 400ths of the range"
         )

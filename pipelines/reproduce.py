@@ -246,9 +246,8 @@ class Again:
         for name in (*images, mask):
             if name in row["files"] and name not in differ:
                 continue
-            # in another environment a mark may lie elsewhere, so that each voxel moves by twice its largest change
-            slack = 2 * max((max(1.0, peak) for peak in (row.get("watermark") or {}).get("peaks", ())), default=0.0)
-            text, small = _gap(self.there, here, about, name, slack=None if name == mask else slack)
+            peak = max((row.get("watermark") or {}).get("peaks", ()), default=0.0)
+            text, small = _gap(self.there, here, about, name, peak=None if name == mask else peak)
             within = within and small
             told += [text] if text else []
         if not told and self.exported:
@@ -277,10 +276,10 @@ def _digest(writer: "Writer", name: str) -> str | None:
     return whole.hexdigest()
 
 
-def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, slack: float | None) -> tuple[str, bool]:
+def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, peak: float | None) -> tuple[str, bool]:
     """Return in words how a volume of the set differs from the one made again, and whether by no more than it may.
 
-    slack   what a watermark adds to that, in native units; None for masks
+    peak    largest change by a watermark in native units, 0 without one; None for masks
     """
     import numpy as np
 
@@ -298,11 +297,14 @@ def _gap(there: "Writer", here: "Writer", about: "Told", name: str, *, slack: fl
         return f"{name} lies elsewhere", False
     if np.array_equal(old.data, new.data):
         return "", True
-    if slack is None:
+    if peak is None:
         share = float(np.mean(old.data != new.data))
         return f"{share:.3g} of the voxels of {name} differ", False
     gap = np.abs(old.data.astype(np.float64) - new.data.astype(np.float64)).max()
     extent = max(float(old.data.max()) - float(old.data.min()), 1e-12)
     whole = old.data.dtype.kind in "iu" and new.data.dtype.kind in "iu"
-    small = bool(gap <= max(TOLERANCE * extent, 1.0 if whole else 0.0) + slack)
+    step = 1.0 if whole else 0.0
+    # in another environment a mark may lie elsewhere, so that each voxel moves by twice its largest change
+    slack = 2 * max(peak, step) if peak else 0.0
+    small = bool(gap <= max(TOLERANCE * extent, step) + slack)
     return f"{name} differs by {gap:.3g} at most, {gap / extent:.2g} of its range", small

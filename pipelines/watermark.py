@@ -1,5 +1,6 @@
 """synth watermark: keys of invisible marks, and whether images carry one."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +83,12 @@ class Detect:
         return 0
 
     def _check(self) -> None:
-        import math
-
         from synth.errors import ConfigError
 
         if not 0.0 < self.rate < 1.0:
             raise ConfigError(f"--rate is {self.rate}; give a share between 0 and 1")
         if (self.decoys + 1) * self.rate < 1.0 - 1e-9:
-            least = math.ceil(1 / self.rate - 1e-9) - 1
+            least = fewest_decoys(1, self.rate)
             raise ConfigError(f"{self.decoys} decoys show no p-value of {self.rate:g}; give --decoys {least} or more")
 
     def _content(self, key: str, names: list[str], verdict: "Verdict") -> dict[str, object]:
@@ -104,6 +103,8 @@ class Detect:
         }
 
     def _say(self, key: str, names: list[str], verdict: "Verdict") -> None:
+        from synth.watermark.detecting import MOST
+
         width = max(map(len, names))
         for name, p, marked in zip(names, verdict.p_values, verdict.marked, strict=True):
             print(f"{name:<{width}}  p = {p:.4g}{'  marked' if marked else ''}")
@@ -113,6 +114,11 @@ class Detect:
             f"false alarms at most {self.rate:.3g}; {sum(verdict.marked)} named as marked, at most that share of them "
             "wrongly on average"
         )
+        least = fewest_named(len(names), self.decoys, self.rate)
+        if least > 1:
+            more = fewest_decoys(len(names), self.rate)
+            mend = f"give --decoys {more}, or fewer images" if more <= MOST else "give fewer images"
+            print(f"with {self.decoys} decoys fewer than {least} marked ones among {len(names)} are not named; {mend}")
 
 
 Watermark = (
@@ -120,6 +126,27 @@ Watermark = (
     | Annotated[Detect, tyro.conf.subcommand("detect", prefix_name=False)]
 )
 """What `synth watermark` takes."""
+
+
+def fewest_named(images: int, decoys: int, rate: float) -> int:
+    """Return how many of so many images have to be marked at least for any of them to be named.
+
+    Benjamini-Hochberg names k images where the k-th smallest p is at most rate k / images, and no p is below
+    1 / (decoys + 1).
+
+    >>> fewest_named(10, 999, 0.01), fewest_named(100, 999, 0.01)
+    (1, 10)
+    """
+    return math.ceil(images / ((decoys + 1) * rate) - 1e-9)
+
+
+def fewest_decoys(images: int, rate: float) -> int:
+    """Return how many decoys it takes to name one marked image among so many.
+
+    >>> fewest_decoys(1, 0.01), fewest_decoys(100, 0.01)
+    (99, 9999)
+    """
+    return math.ceil(images / rate - 1e-9) - 1
 
 
 def images_of(place: Path) -> "Iterator[tuple[str, Callable[[], Volume]]]":

@@ -22,6 +22,8 @@ from synth.training.team import Team
 _FREE = {"fit", "sampler", "steps", "guidance", "window", "texture", "checkpoint", "text_encoder"}
 """Fields that decide no weights (how a model is sampled, how gradients are stored, where a text encoder lies beside its
 sha256) or that the loop checks."""
+_BEFORE: dict[str, Any] = {"training.flip": []}
+"""Fields that came later, and what runs that do not say them did."""
 
 
 def facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe) -> dict[str, Any]:
@@ -46,7 +48,8 @@ def facts(prepared: Prepared, seen: Seen, origin: Origin | None, recipe: Recipe)
 def claim(path: Path, now: Mapping[str, Any], team: Team) -> None:
     """Write on what a new run is; refuse another fold, data, recipe or source for a run that was begun.
 
-    A run of before folds is of none; what an older run does not say of its recipe counts as equal.
+    A run of before folds is of none, one of before flips flipped nothing; what else an older run does not say of its
+    recipe counts as equal.
     """
     out = path.parent
     if not path.is_file():
@@ -74,6 +77,7 @@ def _require_no_older_run(out: Path, now: Mapping[str, Any]) -> None:
             raise ConfigError(f"{out} was begun without folds; give another --out for fold {now['fold']}")
         if now.get("source") is not None:
             raise ConfigError(f"{out} was begun without --from; give another --out")
+        _require_same_parts(out, {}, now["parts"])
 
 
 def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -99,8 +103,15 @@ def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
             f"{out} was begun with a part {gone[0]!r}, the config has none; go on with the config it was begun with, "
             "or give another --out"
         )
-    for part, fields in now["parts"].items():
-        known = before.get("parts", {}).get(part, {})
+    # a part that is not among those that were told joins the run
+    told = before.get("parts")
+    own = {name: fields for name, fields in now["parts"].items() if told is None or name in told}
+    _require_same_parts(out, told or {}, own)
+
+
+def _require_same_parts(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for part, fields in now.items():
+        known = {**_BEFORE, **before.get(part, {})}
         for name, value in fields.items():
             if known.get(name, value) != value:
                 raise ConfigError(

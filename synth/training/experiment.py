@@ -236,6 +236,9 @@ def _check_sizes(recipe: Recipe, schema: Schema) -> None:
             cut = field == "training.patch" and size is not None and len(size) > dims  # the default is of 3D
             if size is not None and len(size) != dims and not cut:
                 raise ConfigError(f"{name}.{field} is {list(size)}, the data is {dims}D; give {dims} numbers")
+        for axis in () if part is None else part.training.flip:
+            if axis >= dims:
+                raise ConfigError(f"{name}.training.flip names axis {axis}, the data is {dims}D; change the config")
 
 
 def _pixel_codec(part: Part) -> CodecConfig:
@@ -251,9 +254,6 @@ def _check_codec(part: Part, channels: int, schema: Schema) -> None:
         raise ConfigError(
             f"codec.spatial_dims is {codec.spatial_dims}, the data is {len(schema.grid)}D; change the config"
         )
-    for axis in part.training.flip:
-        if axis >= codec.spatial_dims:
-            raise ConfigError(f"training.flip names axis {axis}, the data is {codec.spatial_dims}D; change the config")
 
 
 def card(recipe: Recipe, prepared: Prepared, origin: Origin | None = None) -> str:

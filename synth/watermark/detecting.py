@@ -40,7 +40,10 @@ class Detector:
         self._signs: dict[int, Array] = {}
 
     def scores(self, volume: Volume) -> Array:
-        """Return each key's highest correlation with the image over all shifts and periods; 0 for a constant image."""
+        """Return each key's highest correlation with the image over all shifts and periods; 0 for a constant image.
+
+        Errors: DataError for voxels that are NaN or infinite.
+        """
         dims = volume.spatial_dims
         if dims not in self._signs:
             self._signs[dims] = signs_of(self.keys, dims)
@@ -81,7 +84,7 @@ def detect(volume: Volume, key: Key, *, decoys: int = 999, rng: np.random.Genera
     """Return the p-value of the key's mark in an image: at most alpha in a share alpha of images without it.
 
     rng   what decoys are drawn from; by default the key itself (see `decoy_keys`), so that equal calls agree
-    Errors: ConfigError for a number of decoys out of range.
+    Errors: ConfigError for a number of decoys out of range; DataError for voxels that are NaN or infinite.
 
     >>> image = Volume(np.random.default_rng(0).normal(100, 20, (1, 40, 40, 40)).astype(np.float32))
     >>> from synth.watermark.marking import embed

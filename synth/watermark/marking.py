@@ -45,7 +45,8 @@ def embed(volume: Volume, key: Key, strength: float | Sequence[float]) -> Volume
 
     strength   largest change in native units, one for all channels or one each; whole numbers change by a step of 1
                where it is less than that
-    Equal calls give equal bytes. Errors: ConfigError for strengths that are not above 0, or of another number.
+    Equal calls give equal bytes. Errors: ConfigError for strengths that are not above 0, or of another number;
+    DataError for voxels that are NaN or infinite.
 
     >>> rng = np.random.default_rng(0)
     >>> image = Volume(rng.normal(100, 20, (1, 40, 40, 40)).astype(np.float32))

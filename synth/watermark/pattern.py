@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from synth.errors import DataError
 from synth.volume import Volume
 from synth.watermark.keys import Key
 
@@ -35,7 +36,12 @@ Spectrum = NDArray[np.complex64]
 
 
 def channels_of(volume: Volume) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Return data and steps in mm with the axes in the world's order, and which axis each of them was."""
+    """Return data and steps in mm with the axes in the world's order, and which axis each of them was.
+
+    Errors: DataError for voxels that are NaN or infinite.
+    """
+    if not np.isfinite(volume.data).all():
+        raise DataError("the image has voxels that are NaN or infinite; replace them before use")
     dims = volume.spatial_dims
     order = tuple(int(axis) for axis in np.argsort(_world_axes(volume.affine[:3, :dims]), kind="stable"))
     steps = np.array(volume.spacing_mm)[list(order)]

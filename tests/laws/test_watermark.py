@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from synth.data.orientation import on_spacing, turned_to
-from synth.errors import ConfigError
+from synth.errors import ConfigError, DataError
 from synth.simulate.phantoms import abdomen_organs_ct, retina
 from synth.volume import Volume
 from synth.watermark import Detector, Key, Verdict, decoy_keys, detect, embed, pooled_p
@@ -173,6 +173,16 @@ def test_what_holds_nothing_is_left_alone_and_not_found(grid: tuple[int, ...]) -
 def test_a_strength_that_is_none_is_refused(strength: float) -> None:
     with pytest.raises(ConfigError, match="above 0"):
         embed(head(), keys(1)[0], strength)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_image_that_is_no_numbers_is_refused(bad: float) -> None:
+    volume = head()
+    volume.data[0, 20, 20, 20] = bad
+    with pytest.raises(DataError, match="NaN or infinite"):
+        embed(volume, keys(1)[0], 1.0)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        detect(volume, keys(1)[0], decoys=19)
 
 
 def test_a_verdict_names_the_marked_ones() -> None:

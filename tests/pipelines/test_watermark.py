@@ -3,13 +3,15 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import synth
 from pipelines.cli import main
+from synth.volume import Volume
 from tests.pipelines.test_plan import content, generate, manifest, refused
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +103,46 @@ def test_a_marked_sample_is_made_again_with_its_key(
     assert "carries key" in refused(capsys)
     line[1] = str(plain)
     assert main([*line, "--watermark", str(key)]) == 2 and "carries no watermark" in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gap", "peak", "small"),
+    [
+        ("f4", 0.004, 0.0025, True),
+        ("f4", 0.3, 0.0025, False),  # images of a range of 1: no whole step is allowed them
+        ("i2", 3, 0.25, True),  # a step of its own, and one up here and down there
+        ("i2", 4, 0.25, False),
+        ("i2", 2, 0.0, False),
+    ],
+)
+def test_in_another_environment_a_marked_image_moves_by_twice_the_mark(
+    kind: str, gap: float, peak: float, small: bool
+) -> None:
+    from pipelines.reproduce import _gap
+
+    ramp = np.linspace(0, 1, 64).reshape(1, 4, 4, 4)
+    old = (ramp if kind == "f4" else np.rint(100 * ramp)).astype(kind)
+    new = old.copy()
+    new[0, 1, 1, 1] += gap
+    there, here = (SimpleNamespace(part=lambda *_, data=data: Volume(data)) for data in (old, new))
+    assert _gap(cast(Any, there), cast(Any, here), cast(Any, None), "image", peak=peak)[1] is small
+
+
+def test_detect_says_how_many_marked_ones_it_can_name(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.watermark import Detect, fewest_decoys, fewest_named
+    from synth.watermark import Verdict
+
+    images, decoys = 20, 99
+    fewest = fewest_named(images, decoys, 0.05)
+    assert fewest == 4 and fewest_named(images, fewest_decoys(images, 0.05), 0.05) == 1
+    for count, named in ((fewest, fewest), (fewest - 1, 0)):
+        rows = np.tile(np.arange(decoys + 1.0), (images, 1))  # each key but the first scores more than it
+        rows[:count, 0] = 1000.0
+        verdict = Verdict.of(rows, 0.05)
+        assert sum(verdict.marked) == named
+        detect = Detect(images=Path("images"), key=Path("key"), decoys=decoys, rate=0.05)
+        detect._say("0" * 16, [f"{n}" for n in range(images)], verdict)
+        assert "fewer than 4 marked ones among 20 are not named; give --decoys 399" in capsys.readouterr().out
 
 
 def test_what_a_row_says_of_a_mark_is_held_to_its_form(

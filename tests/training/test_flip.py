@@ -1,7 +1,10 @@
 """Flips: a flipped volume brings its own latents, mask and place, and no others do."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,12 +13,15 @@ import torch
 from synth import config
 from synth.codec import IdentityConfig, build
 from synth.data.prepared import Prepared
+from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.recipe import FlowTraining, Recipe
+from synth.training.claim import claim, facts
 from synth.training.codec_stage import Pixels, cache_latents, latents_path
 from synth.training.config import FitConfig
-from synth.training.experiment import complete
+from synth.training.experiment import complete, settled
 from synth.training.flow_stage import Crop, Latents, plan_windows
+from synth.training.team import ALONE
 from tests.conftest import tiny_recipe
 
 
@@ -69,6 +75,46 @@ def test_an_axis_that_the_data_lacks_is_one_line(prepared: Prepared) -> None:
     recipe = config.load(Recipe, tiny_recipe(2), overrides=["image.training.flip=[2]"])
     with pytest.raises(ConfigError, match="training.flip names axis 2, the data is 2D"):
         complete(recipe, flat)
+
+
+def test_an_axis_that_the_data_lacks_is_refused_of_a_model_to_start_from(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = replace(prepared, schema=replace(prepared.schema, grid=(16, 16), spacing_mm=(1.0, 1.0)))
+    recipe = config.load(Recipe, tiny_recipe(2), overrides=["mask.training.flip=[2]"])
+    origin = SimpleNamespace(prepared=flat, complete=lambda given: given)
+    monkeypatch.setattr("synth.training.experiment.Origin", SimpleNamespace(of=lambda *_: origin))
+    with pytest.raises(ConfigError, match=r"mask\.training\.flip names axis 2, the data is 2D"):
+        settled(recipe, flat, cast(Any, object()))
+
+
+@pytest.mark.parametrize("told", ["parts without flip", "no parts", "no file"])
+def test_a_run_of_before_flips_goes_on_without_and_not_with_them(told: str, prepared: Prepared, tmp_path: Path) -> None:
+    def begin(*overrides: str) -> None:
+        recipe = complete(config.load(Recipe, tiny_recipe(3), overrides=overrides), prepared)
+        claim(path, facts(prepared, Seen.of(prepared, seed=recipe.seed), None, recipe), ALONE)
+
+    path = tmp_path / "data.json"
+    begin()
+    content = json.loads(path.read_text())
+    for fields in content["parts"].values():
+        assert fields.pop("training.flip") == []
+    if told == "no parts":
+        del content["parts"]
+    path.write_text(json.dumps(content))
+    if told == "no file":
+        path.unlink()
+        (tmp_path / "image").mkdir()
+    with pytest.raises(ConfigError, match=r"was begun with mask\.training\.flip = \[\], now it is \[0\]"):
+        begin("mask.training.flip=[0]")
+    begin()
+
+
+def test_a_part_that_joins_a_run_may_flip(prepared: Prepared, tmp_path: Path) -> None:
+    for overrides in (["mask=null"], ["mask.training.flip=[0]"]):
+        recipe = complete(config.load(Recipe, tiny_recipe(3), overrides=overrides), prepared)
+        claim(tmp_path / "data.json", facts(prepared, Seen.of(prepared, seed=0), None, recipe), ALONE)
+    assert json.loads((tmp_path / "data.json").read_text())["parts"]["mask"]["training.flip"] == [0]
 
 
 @pytest.mark.slow
