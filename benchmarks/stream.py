@@ -27,7 +27,7 @@ import tyro
 import synth
 from benchmarks.keeping import ROOT, Kept, command_line, say, write_result
 from benchmarks.stream_training import LoopOptions, Trainer, network, prepared_cohort
-from synth.generator import environment
+from synth.generator import environment, load
 from synth.stream import break_even
 
 _WARM = 1
@@ -200,6 +200,7 @@ def main() -> None:
         "load_before": kept.part("load before", lambda: round(os.getloadavg()[0], 2)),
         "cores": len(os.sched_getaffinity(0)),
         "environment": environment(torch.device("cpu")),
+        "model_sha256": load(options.model).model.sha256,
         **kept.part("loops", lambda: measure(options)),
     }
     if options.ranks:

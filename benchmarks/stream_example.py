@@ -22,7 +22,7 @@ import synth
 from benchmarks.keeping import Kept, command_line, say, write_result
 from benchmarks.stream_training import LoopOptions, Trainer, held_out_dice, network, prepared_cohort
 from synth.data.prepared import Prepared
-from synth.generator import environment
+from synth.generator import environment, load
 from synth.rng import numpy_rng
 from synth.stream import Balanced
 
@@ -133,6 +133,7 @@ def main() -> None:
         "curves": rows,
         "cores": len(os.sched_getaffinity(0)),
         "environment": environment(torch.device("cpu")),
+        "model_sha256": load(options.model).model.sha256,
     }
     write_result(options.out, options.work, result)
     draw(options.out.with_suffix(".png"), curves, options)

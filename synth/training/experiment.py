@@ -138,6 +138,11 @@ class Experiment:
             masks=model.part.conditioning.labels > 0,
             device=self.device,
         )
+        if flip := model.part.training.flip:
+            self.say(
+                f"{name} generator: training volumes are flipped along axes {list(flip)}; where texts or attributes "
+                f"name sides, say --set {name}.training.flip=[]"
+            )
         early = train_flow(
             model,
             model.part.training,

@@ -118,7 +118,7 @@ def test_a_part_that_joins_a_run_may_flip(prepared: Prepared, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_model_trains_on_flipped_volumes(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_model_trains_on_flipped_volumes(prepared: Prepared, tmp_path: Path, capsys) -> None:  # noqa: ANN001
     from pipelines.cli import run
 
     recipe = tmp_path / "tiny.yaml"
@@ -126,6 +126,8 @@ def test_a_model_trains_on_flipped_volumes(prepared: Prepared, tmp_path: Path) -
     flips = [f"{part}.training.flip=[0]" for part in ("image", "mask")]
     line = [str(recipe), "--data", str(prepared.folder), "--out", str(tmp_path / "run")]
     assert run("train", [*line, *(word for flip in flips for word in ("--set", flip))]) == 0
+    said = capsys.readouterr().out
     for part in ("image", "mask"):
+        assert f"{part} generator: training volumes are flipped along axes [0]" in said
         assert len(list((tmp_path / "run" / part / "latents" / "flip-0").glob("*.npy"))) == len(prepared.split("train"))
     assert run("train", line) == 2  # a run begun with flips goes on with none other
