@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,23 +163,28 @@ def test_auto_plans_with_the_models_networks(
 
 
 @pytest.mark.skipif(not (ROOT / "synth" / "assets" / "brain-tiny").is_dir(), reason="the bundled model is not here")
-def test_the_bundled_model_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("records", [True, False])
+def test_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], *, records: bool) -> None:
+    named = "brain-tiny"
+    if not records:  # as models of before are
+        named = str(shutil.copytree(ROOT / "synth" / "assets" / "brain-tiny", tmp_path / "brain-tiny"))
+        (tmp_path / "brain-tiny" / "patients.json").unlink()
     source = write_dataset(tmp_path / "source", 4, (16, 16, 16), 2.6 * np.eye(4), {"lesion": 1, "oedema": 2})
     assert main(["prepare", str(source), "--out", str(tmp_path / "data")]) == 0
     stages = ("mask.codec_training", "mask.training", "image.training")
     few = [word for stage in stages for word in ("--set", f"{stage}.fit.steps=2")]
     capsys.readouterr()
-    line = ["train", "same", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--from", "brain-tiny"]
+    line = ["train", "same", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--from", named]
     assert main([*line, *few]) == 0
     told = capsys.readouterr().out
-    assert "brain-tiny does not record whom it was trained on" in told and "oedema" in told
+    assert ("brain-tiny does not record whom it was trained on" in told) != records and "oedema" in told
     schema = synth.load(tmp_path / "run").model.recipe.schema
     assert schema is not None and schema.population == "source, after simulated cohort"
     assert schema.label_values == {"csf": 5, "gm": 6, "wm": 3, "lesion": 1, "oedema": 2}
     assert main(["info", str(tmp_path / "run" / "model")]) == 0
-    assert (
-        "fine-tuned from brain-tiny (" in (told := capsys.readouterr().out) and "whose cases are not recorded" in told
-    )
+    told = capsys.readouterr().out
+    source_told = "fine-tuned from a model of 288 cases" if records else "fine-tuned from brain-tiny ("
+    assert source_told in told and ("whose cases are not recorded" in told) != records
     flat = write_dataset(tmp_path / "flat", 4, (16, 16), np.eye(4), {"lesion": 1, "x": 2})
     assert main(["prepare", str(flat), "--out", str(tmp_path / "flat data")]) == 0
     line = [

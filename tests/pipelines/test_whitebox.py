@@ -17,7 +17,7 @@ from synth.data.prepared import Prepared
 from synth.data.seen import Seen
 from synth.errors import ConfigError
 from synth.rng import torch_rng
-from synth.training.flow_stage import Latents
+from synth.training.flow_stage import Crop, Latents
 from synth.training.objectives import DenoisingObjective
 
 
@@ -29,7 +29,7 @@ def test_losses_are_those_of_training(model: Path, prepared: Prepared) -> None:
     part = synth.load(model).model.image
     latents = Latents(prepared, model.parent / "image" / "latents", part.codec.stride, masks=True)
     full = tuple(latents.of(case).shape[1:])
-    batch = latents.batch([case], [(0,) * len(full)], full)
+    batch = latents.batch([Crop(case, (0,) * len(full))], full)
     objective = DenoisingObjective(torch.ones(len(latents.of(case))))
     for step in (1, 4):
         at = part.flow.denoiser.process.at_share(torch.tensor([(step + 0.5) / TIMES], dtype=torch.float64))

@@ -18,7 +18,7 @@ from synth.training.codec_stage import Pixels, cache_latents, train_codec
 from synth.training.config import FitConfig
 from synth.training.experiment import complete
 from synth.training.fit import Task
-from synth.training.flow_stage import Latents
+from synth.training.flow_stage import Crop, Latents
 from synth.training.preview import codec_preview, flow_preview, mosaic
 from synth.training.timing import time_steps
 from tests.conftest import tiny_recipe
@@ -65,7 +65,7 @@ def test_flow_preview_shows_the_same_noise_at_every_step(tmp_path: Path, prepare
     wholes = []
     for case in prepared.split("holdout"):
         grid = tuple(latents.of(case).shape[1:])
-        wholes.append(latents.batch([case], [(0,) * len(grid)], grid))
+        wholes.append(latents.batch([Crop(case, (0,) * len(grid))], grid))
     show = flow_preview(model, wholes, tmp_path / "previews")
     with torch.no_grad():
         show(1)
