@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,7 +28,6 @@ import tyro
 
 from benchmarks.keeping import ROOT, command_line
 from benchmarks.nnunet_programs import ENVIRONMENT, LENGTH, SMALL, Programs
-from pipelines.cli import run
 from synth.data.prepared import Prepared
 
 REAL, MIXED, KIND = "Dataset501_Brain", "Dataset601_Mixed", "3d_fullres"
@@ -64,8 +64,12 @@ class Options:
 
 
 def synth(verb: str, *words: object) -> None:
-    """Run a verb of this project. Errors: RuntimeError where it fails."""
-    if run(verb, [str(word) for word in words]) != 0:
+    """Run a verb of this project in a process of its own: what nnU-Net is forked from must have used no threads.
+
+    Errors: RuntimeError where it fails.
+    """
+    line = [sys.executable, "-m", "pipelines.cli", verb, *map(str, words)]
+    if subprocess.run(line, cwd=ROOT, check=False).returncode != 0:
         raise RuntimeError(f"synth {verb} failed")
 
 
