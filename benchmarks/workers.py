@@ -4,7 +4,7 @@ python -m benchmarks.workers WORK benchmarks/results/workers.json
 
 Throughput counts from the first sample's end to the last one's, in files' times, so that loading is left out; the sides
 take turns, and medians count. The process of two threads is this module's own, since `synth generate` gives a worker
-one; its bytes may differ (torch's convolutions do by threads), so the largest difference is told beside. Memory is the
+one; how many of its volumes are the same, and the largest difference, are told beside. Memory is the
 resident set of a worker that makes --many samples: of a tiny model which is trained here first, or of --memory-model.
 What is found is kept, and the same command goes on.
 """

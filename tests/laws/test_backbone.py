@@ -18,6 +18,7 @@ from synth.codec.config import IdentityConfig
 from synth.conditioning.config import ConditioningConfig
 from synth.data.schema import Attribute
 from synth.errors import ConfigError
+from synth.layers import conv
 from synth.model import build_part
 from synth.ports import Ports, PortSpec, Window
 from synth.process import RectifiedFlow
@@ -264,3 +265,23 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.networks.nets.diffusion_model_unet", None)
     with pytest.raises(ConfigError, match=r"pip install 'synthvol\[monai\]'"):
         _network(CONFIGS["monai_unet"], 2)
+
+
+@pytest.mark.parametrize(("dims", "inputs", "outputs", "side"), [(3, 192, 96, 16), (3, 96, 112, 16), (2, 256, 128, 64)])
+def test_a_convolution_of_one_voxel_is_the_same_for_any_number_of_threads(
+    dims: int, inputs: int, outputs: int, side: int
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    layer, plain = conv(dims, inputs, outputs, kernel=1), (nn.Conv3d if dims == 3 else nn.Conv2d)(inputs, outputs, 1)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn((1, inputs, *[side] * dims), generator=rng)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                found.append(layer(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    torch.testing.assert_close(found[0], plain(x).detach(), rtol=1e-4, atol=1e-5)
