@@ -126,7 +126,7 @@ def detail(data: np.ndarray, steps_mm: np.ndarray, period: float) -> tuple[Array
     wide = [period * _AROUND / step for step in steps_mm]
 
     def mean(of: np.ndarray) -> Array:
-        return ndimage.gaussian_filter(of, wide, mode="nearest", truncate=2.0)
+        return np.asarray(ndimage.gaussian_filter(of, wide, mode="nearest", truncate=2.0), dtype=np.float32)
 
     around = mean(voxels)
     out = voxels - around
