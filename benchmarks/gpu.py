@@ -22,7 +22,7 @@ import tyro
 
 import synth
 from benchmarks.keeping import ROOT, command_line, say, write_result
-from benchmarks.killing import digests
+from benchmarks.killing import begin, digests, end
 from synth.generator import environment, load
 
 
@@ -62,11 +62,9 @@ def sharded(options: Options) -> Path:
     say("two shards")
     folder = options.work / "shards"
     shutil.rmtree(folder, ignore_errors=True)
-    line = [sys.executable, "-m", "pipelines.cli", "generate", options.model, "--out", str(folder)]
-    line += ["--count", str(options.count), "--device", options.device]
-    shards = [subprocess.Popen([*line, "--shard", f"{k}/2"], cwd=ROOT, stdout=subprocess.DEVNULL) for k in range(2)]
-    codes = [shard.wait() for shard in shards]
-    assert codes == [0, 0], f"shards ended with {codes}"
+    line = ["generate", options.model, "--out", str(folder), "--count", str(options.count), "--device", options.device]
+    for shard in [begin([*line, "--shard", f"{k}/2"]) for k in range(2)]:
+        end(shard)
     return folder
 
 
