@@ -31,6 +31,7 @@ from evaluation.utility.run import UtilityScores, digest_of
 from pipelines.cli import run
 from pipelines.evidence import seen_by_model, synthetic_set
 from pipelines.judges import class_attribute
+from pipelines.machine import device_of
 from pipelines.utility import run_experiment, unseen, volumes_of
 from synth.data.prepared import Prepared
 from synth.data.seen import Seen, require_trained_on
@@ -67,6 +68,8 @@ class Options:
     """Test cases; 0 = all."""
     workers: int = 0
     """Processes of one thread each; 0 = one a core."""
+    device: str = "cpu"
+    """Where the networks are trained: cpu, cuda, cuda:i or auto."""
     smoke: bool = False
     """All of it in small, to try the way."""
 
@@ -77,6 +80,7 @@ class Options:
         said += f" --model {self.model if '/' not in self.model else 'MODEL'} --pairs {self.pairs} --tests {self.tests}"
         said += f" --fraction {self.fraction:g} --seeds {self.seeds} --steps {self.steps} --width {self.width}"
         said += f" --rates {' '.join(f'{rate:g}' for rate in self.rates)} --arms {' '.join(self.arms)}"
+        said += "" if self.device == "cpu" else f" --device {self.device}"
         return said + (" --classes" if self.classes else "") + (" --smoke" if self.smoke else "")
 
     def configs(self) -> list[UtilityConfig]:
@@ -91,6 +95,7 @@ class Options:
                 steps=self.steps,
                 width=self.width,
                 rates=self.rates,
+                device=str(device_of(self.device)),
             )
             for task in tasks
         ]

@@ -51,6 +51,8 @@ class UtilityOptions:
     """Where the scores of each network are kept, so that a killed run goes on; by default beside --out."""
     utility_workers: int = 0
     """Processes of one thread each; 0 = one a core."""
+    utility_device: str = "cpu"
+    """Where the networks are trained: cpu, cuda, cuda:i or auto; several processes share a GPU."""
     export_arms: Path | None = None
     """Also write the arms as nnU-Net datasets here, with the commands to train them; needs --native."""
     native: Path | None = None
@@ -61,6 +63,7 @@ class UtilityOptions:
     def utility_configs(self) -> "list[UtilityConfig]":
         """Return one experiment a task. Errors: ConfigError with the field."""
         from evaluation.utility.config import UtilityConfig
+        from pipelines.machine import device_of
         from synth.errors import ConfigError
 
         if self.utility_seeds < 1:
@@ -78,6 +81,7 @@ class UtilityOptions:
                 width=self.utility_width,
                 rates=self.utility_rates,
                 lesions=self.utility_lesions,
+                device=str(device_of(self.utility_device, "--utility-device")),
             )
             for task in self.utility_tasks
         ]

@@ -47,6 +47,7 @@ class UtilityConfig:
     patch       longest side of what is trained on at once, in voxels
     lesions     labels whose connected components are counted; empty: those whose names say so
     tolerance_mm   of the surface Dice; 0 takes the longest side of a voxel
+    device  cpu, cuda or cuda:i, where networks are trained; scores of a GPU are not the CPU's to the last digit
     """
 
     task: Task = "segmentation"
@@ -63,6 +64,7 @@ class UtilityConfig:
     validation: float = 0.2
     lesions: tuple[str, ...] = ()
     tolerance_mm: float = 0.0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Errors: ConfigError with the field."""
@@ -122,8 +124,10 @@ class UtilityConfig:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides a single job's scores: all but the lists of arms, fractions, ratios and seeds."""
-        listed = ("arms", "fractions", "ratios", "seeds")
+        listed = ("arms", "fractions", "ratios", "seeds", "device")
         said = {name: value for name, value in asdict(self).items() if name not in listed} | {"scores": SCORES}
+        if self.device != "cpu":
+            said["device"] = self.device.partition(":")[0]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -121,15 +121,15 @@ def scores_of(model: "nn.Module", image: np.ndarray, config: UtilityConfig) -> "
 
     grid = image.shape[1:]
     patch = patch_of(grid, config)
-    pixels = torch.from_numpy(np.array(padded(image, patch), dtype=np.float32))[None]
+    pixels = torch.from_numpy(np.array(padded(image, patch), dtype=np.float32))[None].to(config.device)
     with torch.inference_mode():
         if config.task == "classification":
             first = [(n - side) // 2 for n, side in zip(pixels.shape[2:], patch, strict=True)]
             box = tuple(slice(start, start + side) for start, side in zip(first, patch, strict=True))
-            return model(pixels[(..., *box)])[0].float().softmax(dim=0)
+            return model(pixels[(..., *box)])[0].float().softmax(dim=0).cpu()
         whole = tuple(pixels.shape[2:]) == patch
         found = (
             model(pixels) if whole else sliding_window_inference(pixels, patch, 1, model, overlap=0.5, mode="gaussian")
         )
         assert isinstance(found, torch.Tensor)
-        return found[(0, slice(None), *(slice(0, n) for n in grid))].float().softmax(dim=0)
+        return found[(0, slice(None), *(slice(0, n) for n in grid))].float().softmax(dim=0).cpu()

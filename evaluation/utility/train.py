@@ -1,6 +1,7 @@
 """One network of one arm, trained by the plan that all arms share. Knows volumes and the network, no scores."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def _trained(
     grid = first.mask.shape
     segments = config.task == "segmentation"
     classes = len(volumes.labels) + 1 if segments else len(volumes.levels)
-    model = build(config, channels=len(first.image), classes=classes, dims=len(grid), seed=job.seed).train()
+    device = torch.device(config.device)
+    model = build(config, channels=len(first.image), classes=classes, dims=len(grid), seed=job.seed).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
     loss_of = segmentation_loss if segments else torch.nn.functional.cross_entropy
     patch = patch_of(grid, config)
@@ -59,14 +61,14 @@ def _trained(
         rng = numpy_rng(job.seed, "utility step", step)
         picked = [given[order.next()] for _ in range(config.batch)]
         pairs = [_pair(item, job.arm, given, patch, rng) for item in picked]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
         if segments:
             wanted = torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
         else:
             wanted = torch.tensor([volumes.level(item) for item in picked])
-        with torch.autocast("cpu", torch.bfloat16, enabled=reduced(patch, config)):
+        with torch.autocast(device.type, torch.bfloat16) if reduced(patch, config) else nullcontext():
             scores = model(images)
-        loss = loss_of(scores.float(), wanted)
+        loss = loss_of(scores.float(), wanted.to(device))
         for group in optimizer.param_groups:
             group["lr"] = rate * _warmed(step, config.steps)
         optimizer.zero_grad()

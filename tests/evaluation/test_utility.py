@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.fx.experimental import _config
 
 from evaluation.evidence import Evidence, Judged
 from evaluation.functional import lesions
@@ -24,6 +25,7 @@ from evaluation.utility.score import COVERED, calibration
 from evaluation.utility.tables import compared, measure, results_of, table
 from synth.errors import ConfigError, DataError
 from tests.conftest import phantom
+from tests.laws.device import META, Strict
 
 SMALL = UtilityConfig(arms=("R", "S", "RS"), seeds=(0, 1), steps=2, width=8, lesions=("core",))
 
@@ -301,12 +303,23 @@ def test_scores_of_other_settings_or_volumes_are_not_taken(tmp_path: Path) -> No
     data, one = volumes(), replace(SMALL, arms=("R",), seeds=(0,))
     run_jobs(data, one, tmp_path)
     assert digest_of(data, one) == digest_of(data, replace(one, seeds=(0, 1), fractions=(0.5,)))
-    for other, config in ((data, replace(one, steps=3)), (replace(data, real=data.real[1:]), one)):
+    gpu = replace(one, device="cuda")
+    assert digest_of(data, gpu) == digest_of(data, replace(gpu, device="cuda:1")), "which GPU does not matter"
+    for other, config in ((data, replace(one, steps=3)), (replace(data, real=data.real[1:]), one), (data, gpu)):
         with pytest.raises(DataError, match="other settings or volumes"):
             run_jobs(other, config, tmp_path)
     next(tmp_path.iterdir()).write_text("{")
     with pytest.raises(DataError, match="broken"):
         run_jobs(data, one, tmp_path)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_networks_are_trained_and_asked_on_the_device(task: Any, tmp_path: Path) -> None:
+    data, config = volumes(), replace(SMALL, task=task, arms=("RS",), seeds=(0,), device=META.type)
+    job = config.jobs()[0]
+    with Strict() as mode, _config.patch(meta_nonzero_assume_all_nonzero=True):
+        found = run_job(job, data, config, tmp_path, digest=digest_of(data, config), tell=lambda: None)
+    assert mode.crossings == len(data.test) == len(found.rows), "each test case's probabilities come to the host once"
 
 
 @pytest.mark.parametrize(("grid", "steps"), [((16, 16), 60), ((16, 16, 16), 40)])
