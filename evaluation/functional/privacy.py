@@ -221,7 +221,7 @@ def _pool_medians(found: np.ndarray, control: np.ndarray) -> np.ndarray:
     return np.maximum(np.clip(found, below, above), 1e-12)
 
 
-def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int) -> float | None:
+def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int, flagged: int = 0) -> float | None:
     """Return an upper 95 % bound of the rate of copies among the samples with `p_values` (n,); None: nothing bounds it.
 
     planted   p-values (k,) of planted copies against the same hold-out: copies no better disguised than these
@@ -230,6 +230,8 @@ def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int) -> float | Non
     flagged. t is the best of three for a set without copies, chosen before samples are looked at: m / (g + 1) with
     m = 1, 4, 16 times what about one sample that is no copy falls below; the planted ones pay for it (Bonferroni).
     Nothing is taken off for samples that are no copies: how many those are is not known.
+    flagged   samples that a test took for copies: where they are more than the bound, they are better disguised than
+              the planted ones, and nothing bounds them
 
     >>> copy_rate_bound(np.full(200, 0.5), np.full(24, 1 / 201), holdout=200) < 0.025
     True
@@ -248,7 +250,7 @@ def copy_rate_bound(p_values: Any, planted: Any, *, holdout: int) -> float | Non
     if seen == 0.0:
         return None
     bound = clopper_pearson(int((p <= limit).sum()), len(p)).high / seen
-    return bound if bound < 1 else None
+    return bound if flagged / len(p) <= bound < 1 else None
 
 
 def patient_weights(count: int, patients: Sequence[Hashable] | None) -> tuple[np.ndarray, int]:

@@ -83,7 +83,7 @@ def _add_bounds(figures: dict[str, Figure], absent: Absent, view: View, chosen: 
             view.bound,
             "lower",
             "share of copies, 95 % bound",
-            chosen or "none below 100 %: too few samples, or planted copies that are seen",
+            chosen or "too few samples, too few planted copies seen, or more samples flagged than those explain",
         ),
         (
             "minimum_detectable",

@@ -250,7 +250,7 @@ def view_of(folds: Sequence[Fold], names: Sequence[str], kept: Kept, options: Op
         copies=alone,
         sets=sets,
         reach=seen,
-        bound=copy_rate_bound(test.p_values, seen.p_values, holdout=holdout),
+        bound=copy_rate_bound(test.p_values, seen.p_values, holdout=holdout, flagged=len(test.flagged)),
         needed=needed,
         power=power,
         membership=membership,

@@ -17,7 +17,7 @@ from evaluation.functional.privacy import (
     nearest_distances,
     patients_needed,
 )
-from evaluation.functional.statistics import clopper_pearson
+from evaluation.functional.statistics import benjamini_hochberg, clopper_pearson
 from evaluation.privacy.findings import found_by
 from synth.rng import numpy_rng
 
@@ -135,6 +135,14 @@ def test_the_bound_of_a_clean_set_is_near_what_its_size_allows() -> None:
     some = np.where(np.arange(200) < 10, 1 / 201, clean)
     more = copy_rate_bound(some, seen, holdout=200)
     assert more is not None and more > 10 / 200
+
+
+def test_copies_better_disguised_than_the_planted_ones_are_not_bounded() -> None:
+    seen, disguised = np.full(24, 1 / 101), np.where(np.arange(60) < 59, 2 / 101, 0.9)
+    flagged = len(benjamini_hochberg(disguised, q=0.1))
+    assert flagged == 59
+    assert copy_rate_bound(disguised, seen, holdout=100) is not None, "a threshold below them counts none"
+    assert copy_rate_bound(disguised, seen, holdout=100, flagged=flagged) is None
 
 
 def test_so_many_hold_out_patients_decide() -> None:
