@@ -1,5 +1,7 @@
 """synth demo: the page, where pairs are asked for, looked at and downloaded. The page itself is in pipelines/page/."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +9,8 @@ from typing import Annotated
 import tyro
 
 LARGEST_PORT = 65_535
+_WRITTEN_S, _AGAIN_S = 10.0, 0.02
+"""How long after the end answers may still be written, and how often their folder is removed meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +34,12 @@ class Demo:
 
     def run(self) -> int:
         """Serve until interrupted. Errors: ConfigError for options, a taken port, and a missing extra."""
-        import tempfile
-
         self._check()
         login = self._login()
-        with tempfile.TemporaryDirectory(prefix="synth-demo-") as folder:
+        with own_folder("synth-demo-") as folder:
             from pipelines.page.serving import serve
 
-            app, close = serve(self, Path(folder), login)
+            app, close = serve(self, folder, login)
             print(f"page at {app} (Ctrl-C ends it)", flush=True)
             try:
                 _wait()
@@ -67,6 +69,27 @@ class Demo:
         if not (user and colon and password):
             raise ConfigError("--auth has no user and password; write user:password")
         return user, password
+
+
+@contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """Make a temporary folder and remove it at the end, though answers on their way still write to it.
+
+    Raises OSError where it cannot be removed.
+    """
+    import shutil
+    import tempfile
+    import time
+
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        end = time.monotonic() + _WRITTEN_S
+        while folder.exists():
+            late = time.monotonic() > end
+            shutil.rmtree(folder, ignore_errors=not late)
+            time.sleep(_AGAIN_S)
 
 
 def _wait() -> None:

@@ -1,9 +1,13 @@
 """`synth demo` without a browser: what its callbacks give, refuse and keep to themselves."""
 
+import contextlib
 import gzip
 import io
+import itertools
 import json
 import socket
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from PIL import Image
 
 import synth
 from pipelines.cli import main
+from pipelines.demo import own_folder
 from pipelines.page import downloads
 from pipelines.page.callbacks import Callbacks
 from pipelines.page.cases import questions, side_of
@@ -306,6 +311,32 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
             assert main(["demo", *options]) == 2
             told = capsys.readouterr().err
             assert said in told and told.count("\n") == 1, told
+
+
+def test_the_pages_folder_goes_though_an_answer_is_still_written() -> None:
+    """An answer's files came between the listing and the removal of their folder: exit code 1, pictures left behind."""
+    begun = threading.Event()
+
+    def write(folder: Path) -> None:
+        end = time.monotonic() + 0.6
+        for number in itertools.count():
+            inner = folder / "files" / str(number % 7)
+            with contextlib.suppress(OSError):
+                inner.mkdir(exist_ok=True)
+                (inner / f"{number}.dcm").write_bytes(b"x" * 1000)
+            if number == 200:
+                begun.set()
+            if time.monotonic() > end:
+                return
+
+    with own_folder("synth-test-") as folder:
+        (folder / "files").mkdir()
+        answer = threading.Thread(target=write, args=(folder,))
+        answer.start()
+        assert begun.wait(10)
+        assert answer.is_alive()
+    assert not folder.exists()
+    answer.join()
 
 
 def test_niivue_is_vendored_with_its_licence() -> None:
