@@ -96,7 +96,8 @@ def main(options: Options) -> None:
     scores: dict[str, Score] = {"gate": gate.score, **patchwise(train)}
     clean = {name: [score(image) for image in held] for name, score in scores.items()}
     about = {
-        "command": f"python -m benchmarks.artefact DATA benchmarks/results/{options.out.name} --training {options.training} "
+        "command": f"python -m benchmarks.artefact DATA benchmarks/results/{options.out.name} "
+        f"--training {options.training} "
         f"--held-out {options.held_out} --each {options.each} "
         f"--severities {' '.join(map(str, options.severities))}",
         "population": prepared.schema.population,
