@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from scipy.spatial import KDTree
 
+from benchmarks.keeping import command_line
 from evaluation.artefact import auroc, describe, fit_gate
 from synth.augment import CORRUPTIONS, corrupt
 from synth.data.prepared import Prepared
@@ -96,10 +97,7 @@ def main(options: Options) -> None:
     scores: dict[str, Score] = {"gate": gate.score, **patchwise(train)}
     clean = {name: [score(image) for image in held] for name, score in scores.items()}
     about = {
-        "command": f"python -m benchmarks.artefact DATA benchmarks/results/{options.out.name} "
-        f"--training {options.training} "
-        f"--held-out {options.held_out} --each {options.each} "
-        f"--severities {' '.join(map(str, options.severities))}",
+        "command": command_line("artefact", DATA=options.data),
         "population": prepared.schema.population,
         "n": [len(train), len(held), options.each],
         "fit_seconds": round(fitted, 2),
