@@ -211,8 +211,9 @@ def cohort(options: Options, bar: Progress) -> dict[str, object]:
     def distance(item: Judged) -> tuple[float, float]:
         """To the nearest training subject, and to the nearest held out who is another."""
         bar.advance()
-        row, (near,) = references.compare(cells(item.image, grid), [slice(0, len(training))])
-        return near, min(d for d, other in zip(row[len(training) :], beside, strict=True) if other.whose != item.whose)
+        others = [len(training) + i for i, other in enumerate(beside) if other.whose != item.whose]
+        near, apart = references.compare(cells(item.image, grid), [slice(0, len(training)), np.array(others)])[1]
+        return near, apart
 
     control, null = (np.array([distance(item) for item in side]) for side in (beside, real_set(prepared, others)))
     planted = plant(training, max(1, round(0.05 * len(null))) * len(DISGUISES), seed=1)

@@ -2,7 +2,8 @@
 
 agreement   mean Dice of the segmenter with the sample's own mask, over the labels that the mask holds
 artefact    score of the artefact gate
-near_copy   1 - correlation with the nearest training volume, the best over flips, small shifts and small rotations
+near_copy   how much nearer to training than to held-out volumes: 1 - correlation with the nearest training volume, the
+            best over flips, small shifts and small rotations, over that with the nearest held-out one (`leaning`)
 
 Each is calibrated on real volumes of held-out patients: at most a stated share of such volumes fails it. Knows volumes,
 arrays and the schema; no model, no manifest and no file.
@@ -18,7 +19,7 @@ import numpy as np
 from evaluation.artefact import Gate, fit_gate, why_no_gate
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.fingerprint import weights_sha256
-from evaluation.functional.privacy import conformal_p_values, patient_index, patient_weights
+from evaluation.functional.privacy import conformal_p_values, leaning, patient_index, patient_weights
 from evaluation.privacy.search import References, cell_grid, cells
 from evaluation.segmented import dice_rows, unseen
 from evaluation.segmenter import Segmenter
@@ -68,6 +69,32 @@ class Reference:
         return len(set(self.patients.tolist()))
 
 
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Training and held-out volumes in cells, (t, channel, *cells) and (h, channel, *cells), that samples lie between.
+
+    p-values of `score` are valid, P(p <= a) <= a with one volume a patient: had each held-out volume's distances to the
+    others counted the sample among those, sample and held-out volumes would be one exchangeable pool (full conformal
+    prediction, Vovk et al. 2005). Without it held-out scores are lower, if anything, so that p is larger.
+    """
+
+    training: np.ndarray
+    holdout: np.ndarray
+
+    @cached_property
+    def _both(self) -> References:
+        return References(np.concatenate([self.training, self.holdout]))
+
+    def score(self, query: np.ndarray, others: np.ndarray | None = None) -> float:
+        """Return how far a volume (channel, *cells) lies from training, over how far from held-out volumes.
+
+        others   which held-out volumes (h,) are of other patients, for one that is held out itself; None: all
+        """
+        count = len(self.training)
+        beside = np.arange(len(self.holdout)) if others is None else np.flatnonzero(others)
+        return float(leaning(*self._both.compare(query, [slice(0, count), count + beside])[1]))
+
+
 @dataclass(frozen=True)
 class Found:
     """What the tests found of a sample: its agreement (None: no test, or no label in the mask), p-values, reasons."""
@@ -86,7 +113,7 @@ class Acceptance:
     schema       of the data that it was learned from: samples are judged on its working grid
     references   of each test that it has; `without` says why others are absent
     rate         share of real volumes like the held-out ones that each test rejects, at most
-    near         the training volumes in cells, see `evaluation.privacy.search`
+    near         the training and held-out volumes in cells
     cases        digests of the training and held-out cases, so that a model trained on others is told apart
     sha256       of the saved judge; empty before it is saved
     """
@@ -94,7 +121,7 @@ class Acceptance:
     schema: Schema
     segmenter: Segmenter | None = None
     gate: Gate | None = None
-    near: References | None = None
+    near: Near | None = None
     references: Mapping[str, Reference] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)
     rate: float = RATE
@@ -155,8 +182,11 @@ class Acceptance:
         agreement = round(scores["agreement"], 6) if "agreement" in scores else None
         return Found(agreement, {name: round(value, 6) for name, value in p.items()}, reasons)
 
-    def scores(self, image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-        """Return what a mapped image (channel, *grid) and its labels (*grid) score, the lower the more suspicious."""
+    def scores(self, image: np.ndarray, mask: np.ndarray, *, others: np.ndarray | None = None) -> dict[str, float]:
+        """Return what a mapped image (channel, *grid) and its labels (*grid) score, the lower the more suspicious.
+
+        others   see `Near.score`
+        """
         out: dict[str, float] = {}
         if self.segmenter is not None:
             labels = list(range(1, len(self.segmenter.config.labels) + 1))
@@ -166,8 +196,7 @@ class Acceptance:
         if self.gate is not None:
             out["artefact"] = -self.gate.score(image)
         if self.near is not None:
-            whole = slice(0, len(self.near.volumes))
-            out["near_copy"] = self.near.compare(cells(image, self._cells), [whole])[1][0]
+            out["near_copy"] = self.near.score(cells(image, self._cells), others)
         return out
 
     @cached_property
@@ -261,16 +290,16 @@ def fit_acceptance(
         schema=schema,
         segmenter=evidence.bench.segmenter,
         gate=None if "artefact" in without else fit_gate(item.image for item in train),
-        near=None if "near_copy" in without else _near(train, schema),
+        near=None if "near_copy" in without else _near(train, held, schema),
         without=without,
         rate=rate,
         cases=cases,
     )
     if few:
         return judge
-    rows = []
-    for item in held:
-        rows.append(judge.scores(item.image, item.mask))
+    rows, patients = [], patient_index([item.whose for item in held])
+    for item, one in zip(held, patients, strict=True):
+        rows.append(judge.scores(item.image, item.mask, others=patients != one))
         tell("calibrated")
     others = {item.whose for item in unseen(evidence)}
     references: dict[str, Reference] = {}
@@ -288,9 +317,9 @@ def fit_acceptance(
     return replace(judge, references=references)
 
 
-def _near(train: Sequence[Judged], schema: Schema) -> References:
+def _near(train: Sequence[Judged], held: Sequence[Judged], schema: Schema) -> Near:
     grid = cell_grid(schema.grid)
-    return References(np.stack([cells(item.image, grid) for item in train]).astype(np.float32))
+    return Near(*(np.stack([cells(item.image, grid) for item in side]).astype(np.float32) for side in (train, held)))
 
 
 def _too_few(held: Sequence[Judged], rate: float) -> str:

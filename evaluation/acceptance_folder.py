@@ -3,7 +3,7 @@
 judge.json, weights.safetensors   the segmenter, where there is one: what `--judge` takes, with patients.json: who
                                   trained it, as salted hashes
 gate.safetensors                  the artefact gate, where there is one
-real.safetensors                  training volumes in cells; scores of held-out volumes and whose they are
+real.safetensors                  training and held-out volumes in cells; scores of the held-out ones and whose they are
 accept.json                       schema, rate, thresholds, what is absent and why, sha256 of every file and of itself
 README.md                         the card
 """
@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.acceptance import REASONS, Acceptance, Reference
+from evaluation.acceptance import REASONS, Acceptance, Near, Reference
 from evaluation.artefact import load_gate, save_gate
-from evaluation.privacy.search import References
 from evaluation.segmenter import load_judge, save_judge
 from synth.config import build, plain
 from synth.data.schema import Schema
 from synth.data.seen import SEEN_FILE, Seen
 from synth.errors import CheckpointError, OutputError, SynthError
 
-FORMAT, ACCEPT_FILE, CARD = 1, "accept.json", "README.md"
+FORMAT, ACCEPT_FILE, CARD = 2, "accept.json", "README.md"
 _WEIGHTS, _GATE, _REAL = "weights.safetensors", "gate.safetensors", "real.safetensors"
 _AGAIN = "write it again with `synth evaluate --save-judge`"
 
@@ -113,7 +112,7 @@ def read_acceptance(folder: Path) -> Acceptance:
             schema=build(Schema, info["schema"], where=str(folder / ACCEPT_FILE)),
             segmenter=load_judge(folder)[0] if _WEIGHTS in contents else None,
             gate=load_gate(folder / _GATE) if _GATE in contents else None,
-            near=References(tensors["training"]) if "training" in tensors else None,
+            near=Near(tensors["training"], tensors["holdout"]) if "training" in tensors else None,
             references=references,
             without=dict(info["without"]),
             rate=float(info["rate"]),
@@ -163,9 +162,10 @@ def card(judge: Acceptance) -> str:
         "",
     ]
     if judge.near is not None:
-        count, _, *grid = judge.near.volumes.shape
+        count, _, *grid = judge.near.training.shape
         lines.append(
-            f"- `{_REAL}`: {count} training volumes, each reduced to {' x '.join(map(str, grid))} cells "
+            f"- `{_REAL}`: {count} training and {len(judge.near.holdout)} held-out volumes, "
+            f"each reduced to {' x '.join(map(str, grid))} cells "
             f"({np.prod(grid) / np.prod(schema.grid):.0%} of their voxels): pictures of patients"
         )
     lines += [
@@ -183,7 +183,7 @@ def card(judge: Acceptance) -> str:
     told = {
         "agreement": "Dice of the segmenter with the mask below {:.4g}",
         "artefact": "score of the artefact gate above {:.4g}",
-        "near_copy": "1 - correlation with the nearest training volume below {:.4g}",
+        "near_copy": "1 - correlation with the nearest training volume, over that with a held-out one, below {:.4g}",
     }
     for name, one in judge.references.items():
         value = one.threshold(judge.rate) * (-1 if name == "artefact" else 1)
@@ -198,7 +198,8 @@ def card(judge: Acceptance) -> str:
 
 
 def _tensors(judge: Acceptance) -> dict[str, np.ndarray]:
-    out = {} if judge.near is None else {"training": np.ascontiguousarray(judge.near.volumes)}
+    sides = {} if judge.near is None else {"training": judge.near.training, "holdout": judge.near.holdout}
+    out = {name: np.ascontiguousarray(volumes) for name, volumes in sides.items()}
     for name, one in judge.references.items():
         out[f"{name}.scores"] = np.ascontiguousarray(one.scores, dtype=np.float64)
         out[f"{name}.patients"] = np.ascontiguousarray(one.patients, dtype=np.int64)

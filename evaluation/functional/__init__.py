@@ -51,7 +51,6 @@ from evaluation.functional.segmentation import Detection, Lesions, detection, di
 from evaluation.functional.set_level import SetLevelTest, set_level_test
 from evaluation.functional.spectrum import radial_power_spectrum, texture_deviation
 from evaluation.functional.statistics import (
-    benjamini_hochberg,
     clopper_pearson,
     cluster_bootstrap,
     grouped_jackknife,
@@ -59,6 +58,7 @@ from evaluation.functional.statistics import (
     paired_permutation,
     wilson,
 )
+from synth.statistics import benjamini_hochberg
 
 __all__ = [
     "AuthenticityTest",

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from evaluation.functional.arrays import array
-from evaluation.functional.statistics import benjamini_hochberg, clopper_pearson
+from evaluation.functional.statistics import clopper_pearson
 from synth.rng import numpy_rng
+from synth.statistics import benjamini_hochberg
 
 Ties = Literal["conservative", "randomised"]
 _SHARE = 0.1

@@ -294,17 +294,6 @@ def holm(p_values: Any) -> np.ndarray:
     return out
 
 
-def benjamini_hochberg(p_values: np.ndarray, *, q: float) -> np.ndarray:
-    """Return the indices rejected at false-discovery rate q (Benjamini & Hochberg 1995), ascending.
-
-    >>> benjamini_hochberg(np.array([0.01, 0.9, 0.02, 0.5]), q=0.1).tolist()
-    [0, 2]
-    """
-    order = np.argsort(p_values, kind="stable")
-    below = np.flatnonzero(p_values[order] <= q * np.arange(1, len(order) + 1) / len(order) + 1e-12)
-    return np.sort(order[: below[-1] + 1]) if len(below) else np.zeros(0, dtype=np.int64)
-
-
 def codes_of(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> np.ndarray:
     """Return the cluster of each row as whole numbers 0..k-1 in order of first appearance; None: each row its own.
 

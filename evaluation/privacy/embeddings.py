@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from evaluation.evidence import Evidence, Judged, Tell
 from evaluation.functional.blind_gate import LEAST_LEFT_OUT, LEAST_PATIENTS, whitened
-from evaluation.functional.privacy import nearest_others
+from evaluation.functional.privacy import nearest_others, patient_index
 from evaluation.privacy.plants import Planted
 from evaluation.privacy.search import CELLS, Likeness, References, cell_grid, cells
 from synth.rng import numpy_rng
@@ -93,40 +93,38 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
 
     train, held = ([reduced(item) for item in side] for side in (evidence.training, evidence.holdout))
     both = References(np.stack([*train, *held]).astype(np.float32), likeness)
-    block = slice(0, len(train))
+    at = len(train)
+    whose = patient_index([item.whose for item in evidence.holdout])
 
-    def measured(items: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
+    def measured(items: Sequence[Judged], own: Sequence[int] | np.ndarray = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (n, t + h), and (n, 2) to the nearest training and the nearest hold-out volume not of the `own` patient:
+        rotations are tried on both sides, else a sample that is turned would lean to training, copying nobody."""
         rows, nearest = [], []
-        for item in items:
-            row, (near,) = both.compare(reduced(item), [block])
+        for index, item in enumerate(items):
+            beside = at + np.flatnonzero(whose != (own[index] if len(own) else -1))
+            row, near = both.compare(reduced(item), [slice(0, at), beside])
             rows.append(row)
             nearest.append(near)
             tell("compared")
-        return np.array(rows).reshape(len(items), len(both.volumes)), np.array(nearest)
+        return np.array(rows).reshape(len(items), len(both.volumes)), np.array(nearest).reshape(len(items), 2)
 
     made, found = measured(evidence.synthetic)
     planted, planted_found = measured([one.item for one in plants])
-    control, held_rows = [], []
-    for cell in held:
-        row, (near,) = both.compare(cell, [block])
-        held_rows.append(row)
-        control.append(near)
-        tell("compared")
+    held_rows, control = measured(evidence.holdout, whose)
     rest = list(apart.rest)
     others, left = References(both.volumes[rest], likeness), []
     for index in apart.left:
         left.append(others.compare(train[index], [])[0].min())
         tell("compared")
-    at = len(train)
     name = "correlation" if likeness == "correlation" else "masks"
     return Distances(
         name,
-        found,
-        np.array(control),
-        planted_found,
-        made[:, at:].min(axis=1),
-        nearest_others(np.array(held_rows)[:, at:], [item.whose for item in evidence.holdout]),
-        planted[:, at:].min(axis=1),
+        found[:, 0],
+        control[:, 0],
+        planted_found[:, 0],
+        found[:, 1],
+        control[:, 1],
+        planted_found[:, 1],
         made[:, :at],
         made[:, at:],
         planted[:, :at],

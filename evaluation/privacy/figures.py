@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.functional.membership import Membership
-from evaluation.functional.statistics import benjamini_hochberg, clopper_pearson
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.findings import Design, Options, View, nearest_of
 from evaluation.privacy.folds import Fold, exposures
 from evaluation.report import Figure
+from synth.statistics import benjamini_hochberg
 
 Absent = dict[str, str]
 

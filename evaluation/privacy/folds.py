@@ -222,7 +222,8 @@ def exposures(folds: Sequence[Fold], name: str) -> list[Exposure]:
     """Return every training patient's exposure, the most exposed first.
 
     e_v = distance of the sample nearest to volume v; p by `conformal_p_values` against those of hold-out volumes,
-    times the patient's volumes, over which it is the least.
+    times the patient's volumes, over which it is the least. No `leaning`: patients are compared with patients here, and
+    samples that vary less lie nearer to both alike.
     """
     found: dict[str, list[tuple[float, float, str]]] = {}
     for fold in folds:

@@ -63,24 +63,30 @@ class References:
     def _rows(self) -> np.ndarray:
         return _reference_rows(_middle(self.volumes).astype(np.float32), self.likeness)
 
-    def compare(self, query: np.ndarray, blocks: Sequence[slice]) -> tuple[np.ndarray, list[float]]:
+    def compare(self, query: np.ndarray, blocks: Sequence[slice | np.ndarray]) -> tuple[np.ndarray, list[float]]:
         """Return 1 - likeness of a query (channel, *cells) to every reference (m,), and to the nearest of each block.
 
         The first is the best over all flips and shifts of up to one cell; for each block's nearest few, rotations of
         5 degrees about every axis are tried on top, so that it depends on that block's references alone.
+        blocks   slices, indices or marks (m,) of references; the nearest of none is infinitely far
         """
         flips = _flips(query.ndim - 1)
         found = _likenesses(_poses(query, flips), self._rows, self.likeness)
-        nearest = [self._rotated(query, found, range(*block.indices(len(self.volumes))), flips) for block in blocks]
+        turned = (query, *rotations(query, DEGREES)) if blocks else ()
+        every = np.arange(len(self.volumes))
+        nearest = [self._rotated(turned, found, every[block], flips) for block in blocks]
         return np.clip(1.0 - found.max(axis=0), 0.0, 2.0), nearest
 
-    def _rotated(self, query: np.ndarray, found: np.ndarray, block: range, flips: list[tuple[int, ...]]) -> float:
+    def _rotated(
+        self, turned: Sequence[np.ndarray], found: np.ndarray, block: np.ndarray, flips: list[tuple[int, ...]]
+    ) -> float:
         """Return 1 - likeness to the nearest of a block, rotations included, in double precision."""
-        best = found[:, block.start : block.stop].max(axis=0)
-        few = [block[i] for i in np.argsort(-best, kind="stable")[:_LOOKED_AT]]
+        if not len(block):
+            return float("inf")
+        few = block[np.argsort(-found[:, block].max(axis=0), kind="stable")[:_LOOKED_AT]]
         pose = int(found[:, few[0]].argmax())
         flip = flips[pose * len(flips) // len(found)]
-        posed = np.concatenate([_poses(one, [flip]) for one in (query, *rotations(query, DEGREES))])
+        posed = np.concatenate([_poses(one, [flip]) for one in turned])
         values = _likenesses(posed, self._rows[few], self.likeness)
         row, column = (int(i) for i in np.unravel_index(int(values.argmax()), values.shape))
         reference = _reference_rows(_middle(self.volumes[[few[column]]]).astype(np.float64), self.likeness)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synth.errors import ConfigError
+from synth.statistics import benjamini_hochberg
 from synth.volume import Volume
 from synth.watermark.keys import KEY_BYTES, Key
 from synth.watermark.pattern import Array, channels_of, period_of, scores, signs_of, spectrum
@@ -120,8 +121,6 @@ class Verdict:
         ((True, False), True)
         """
         each = np.array([p_value(float(row[0]), row[1:]) for row in rows])
-        ranked = np.sort(each)
-        below = np.flatnonzero(ranked <= rate * np.arange(1, len(each) + 1) / len(each))
-        limit = ranked[below[-1]] if below.size else -1.0
+        marked = set(benjamini_hochberg(each, q=rate).tolist())
         whole = pooled_p(rows)
-        return cls(tuple(float(p) for p in each), tuple(bool(p <= limit) for p in each), whole, whole <= rate)
+        return cls(tuple(each.tolist()), tuple(index in marked for index in range(len(each))), whole, whole <= rate)

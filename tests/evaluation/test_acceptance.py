@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from evaluation.acceptance import RATE, Acceptance, Reference, fit_acceptance
-from evaluation.acceptance_folder import ACCEPT_FILE, write_acceptance
+from evaluation.acceptance_folder import ACCEPT_FILE, _own_hash, _sha256, write_acceptance
 from evaluation.evidence import Bench, Evidence, Judged
 from evaluation.segmenter import Segmenter, SegmenterConfig, as_saved
 from synth.data.schema import Schema
@@ -191,7 +191,7 @@ def test_a_folder_gives_the_judge_back(judge: Acceptance, saved: Path, tmp_path:
     assert again == found.sha256 and len(again) == 64
     assert all((saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
     card = (saved / "README.md").read_text()
-    assert "data of real patients" in card and "do not share" in card and "12 training volumes" in card
+    assert "data of real patients" in card and "do not share" in card and "12 training and 39 held-out volumes" in card
     told = json.loads((saved / ACCEPT_FILE).read_text())
     assert told["thresholds"]["near_copy"] == judge.references["near_copy"].threshold(RATE)
     assert "c100" not in (saved / ACCEPT_FILE).read_text(), "no case is named"
@@ -200,6 +200,16 @@ def test_a_folder_gives_the_judge_back(judge: Acceptance, saved: Path, tmp_path:
 def _cut(folder: Path) -> None:
     path = folder / "real.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
+
+
+def _relabel(folder: Path) -> None:
+    """Held-out volumes are gone, and every hash is right."""
+    from safetensors.numpy import load, save
+
+    path, told = folder / "real.safetensors", json.loads((folder / ACCEPT_FILE).read_text())
+    path.write_bytes(save({name: one for name, one in load(path.read_bytes()).items() if name != "holdout"}))
+    told["files"][path.name] = _sha256(path.read_bytes())
+    (folder / ACCEPT_FILE).write_text(json.dumps({**told, "sha256": _own_hash(told)}))
 
 
 def _edit(**changes: Any) -> Callable[[Path], None]:
@@ -219,7 +229,9 @@ def _edit(**changes: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / ACCEPT_FILE).write_text("[]"), "damaged"),
         (lambda folder: (folder / ACCEPT_FILE).unlink(), "holds a segmenter alone"),
         (_edit(rate=0.5), "it was changed"),
-        (_edit(format=2), "of format 2, this version reads 1"),
+        (_edit(format=1), "of format 1, this version reads 2; write it again with `synth evaluate --save-judge`"),
+        (_edit(format=3), "of format 3, this version reads 2"),
+        (_relabel, "damaged"),
     ],
 )
 def test_a_damaged_folder_is_refused(harm: Callable[[Path], None], said: str, saved: Path) -> None:

@@ -17,9 +17,10 @@ from evaluation.functional.privacy import (
     nearest_distances,
     patients_needed,
 )
-from evaluation.functional.statistics import benjamini_hochberg, clopper_pearson
+from evaluation.functional.statistics import clopper_pearson
 from evaluation.privacy.findings import found_by
 from synth.rng import numpy_rng
+from synth.statistics import benjamini_hochberg
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.5])
