@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from evaluation.functional.arrays import pair
-from evaluation.functional.statistics import Interval, Side, codes_of, deal, jackknife
+from evaluation.functional.statistics import Interval, Jackknife, Side, codes_of, deal, jackknife
 
 Clusters = Sequence[Any] | np.ndarray | None
 _GROUPS, _FEWEST = 20, 4
+_STEEPEST = 3.0
+"""Most that the variance rises with the distance, in slopes of a noncentral chi-square; see frechet_interval."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +79,52 @@ def frechet_interval(
     """Return the Frechet distance of features x (n, d), y (m, d) without bias, and its interval over clusters.
 
     The plain distance is mended by the grouped jackknife (statistics.grouped_jackknife, quadratic) over clusters
-    (patients; each row its own where None), in at most `groups` groups a side: it takes off the terms in 1/n and 1/m
-    together and gives the standard error, right near equal distributions too, where the distance is quadratic in the
-    data. A bootstrap would repeat the bias instead: its sets are worse than the set that they are drawn from.
+    (patients; each row its own where None), in at most `groups` groups a side: it takes off the bias B, which holds the
+    terms in 1/n and 1/m together, and gives the standard error, right near equal distributions too, where the distance
+    is quadratic in the data. A bootstrap would repeat the bias instead: its sets are worse than the set that they are
+    drawn from. The standard error grows with the distance, so that value +- t SE would miss far ones from below and
+    equal sets never. The interval is a score interval, as Wilson's (1927) of a share is: all D with
 
-    Coverage is claimed where benchmarks/frechet.py simulates it: Gaussian features with equal or falling variances,
-    16 features and 50 to 200 patients of 1 to 4 rows, 64 features and 100 to 400 patients of 2, at equal
-    distributions and at two distances. It errs to the wide side at equal distributions, and to the narrow side for
-    few patients whose features are skewed. With fewer patients than features the bias is no longer of order 1/n: equal
-    sets of 50 patients and 112 features are taken for unlike without fail. From 3 patients a feature on (see
-    sections.distribution.directions_of, and the part `directions` of that benchmark) it covers log-normal features too.
+        (value - D)^2 <= t^2 (V + a + b max(D, 0)),    a = max(L - b v, 0),    v = max(value, 0)
+        b = min((L + b0 sqrt V) / (v + sqrt V), 3 b0),    b0 = 2 V / max(B, sqrt(V / 2))
+
+    V is the part of SE^2 that pairs of clusters add and L = SE^2 - V the rest; at the value itself the variance is SE^2
+    or a little more. b0 is the slope of a scaled noncentral chi-square (Patnaik 1949) whose central one has mean B and
+    variance V (Satterthwaite 1946), of one degree of freedom or more: what the variance rises by where V is all that
+    is known. L / v takes its place as the value leaves sqrt V behind; a steeper rise than 3 b0 is taken for the work
+    of long tails, and counts at all D as a.
+
+    Coverage is claimed where benchmarks/frechet.py simulates it: Gaussian features with equal or falling variances, 16
+    features and 50 to 200 patients of 1 to 4 rows, 64 features and 100 to 400 patients of 2, at equal distributions and
+    at two distances. It errs to the wide side close to equal distributions where variances fall or features are skewed,
+    and a little to the narrow side far from them. With fewer patients than features the bias is no longer of order 1/n:
+    equal sets of 50 patients and 112 features are taken for unlike without fail. From 3 patients a feature on (see
+    sections.distribution.directions_of, and the part `directions` of that benchmark) it covers log-normal features too,
+    equal sets of them a little below the level.
     Deletions cost 4 `groups` decompositions a side.
     Errors: ValueError for fewer than 4 clusters on a side, feature widths that differ, NaN.
     """
     first, second = pair(x, y)
     whole, sides = _sides(first, second, (clusters_x, clusters_y), groups=groups, seed=seed)
-    found = jackknife(whole, sides, level=level, quadratic=True).mended
+    found = jackknife(whole, sides, level=level, quadratic=True)
     counts = [int(codes_of(rows, own).max()) + 1 for rows, own in ((first, clusters_x), (second, clusters_y))]
-    return FrechetInterval(found.value, found.interval, found.standard_error, whole, (counts[0], counts[1]))
+    interval, value = _score_interval(found, level), found.mended.value
+    return FrechetInterval(value, interval, found.standard_error, whole, (counts[0], counts[1]))
+
+
+def _score_interval(found: Jackknife, level: float) -> Interval:
+    """Return all distances no more than t of their own standard errors from the value; see frechet_interval."""
+    t = float(stats.t.ppf(0.5 + level / 2.0, found.freedom))
+    value, pairs = found.value - found.bias, found.pairwise
+    linear, far, root = max(found.standard_error**2 - pairs, 0.0), max(value, 0.0), pairs**0.5
+    near = 2.0 * pairs / max(found.bias, (pairs / 2.0) ** 0.5) if pairs > 0.0 else 0.0
+    slope = min((linear + near * root) / (far + root), _STEEPEST * near) if far + root > 0.0 else 0.0
+    least = pairs + max(linear - slope * far, 0.0)
+    half, middle = t * least**0.5, t * t * slope / 2.0
+    wide = max(least + slope * value + (t * slope / 2.0) ** 2, 0.0) ** 0.5 * t
+    low = value + middle - wide if value > half else value - half
+    high = value + middle + wide if value > -half else value + half
+    return Interval(low, high)
 
 
 def _sides(

@@ -27,13 +27,17 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Jackknife:
-    """What deleting clusters says of a statistic: its value, standard error, bias, degrees of freedom and interval."""
+    """What deleting clusters says of a statistic: its value, standard error, bias, degrees of freedom and interval.
+
+    pairwise is the part of standard_error^2 that pairs of clusters add (V of grouped_jackknife); 0 unless `quadratic`.
+    """
 
     value: float
     standard_error: float
     bias: float
     freedom: float
     interval: Interval
+    pairwise: float = 0.0
 
     @property
     def mended(self) -> "Jackknife":
@@ -227,7 +231,7 @@ def jackknife(whole: float, sides: Sequence[Side], *, level: float = 0.95, quadr
     freedom = linear**2 / weight if weight > 0 else float(min(freedoms))
     error = (max(linear - 2.0 * surplus, 0.0) + surplus) ** 0.5
     half = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * error
-    return Jackknife(whole, error, bias, freedom, Interval(whole - half, whole + half))
+    return Jackknife(whole, error, bias, freedom, Interval(whole - half, whole + half), surplus)
 
 
 def _pairwise(whole: float, side: Side, left: np.ndarray) -> float:

@@ -97,6 +97,52 @@ def test_frechet_intervals_cover_and_know_patients() -> None:
     assert honest >= 34 and naive <= honest - 4
 
 
+@pytest.mark.parametrize(("shift", "factor"), [(0.0, 1.0), (0.3, 1.2)])
+def test_frechet_intervals_miss_as_often_as_they_say(shift: float, factor: float) -> None:
+    # value +- t SE misses 2 equal sets of 150, and far ones 14 times, 13 of them from below
+    sd, whose, missed = 1.0 / np.sqrt(np.arange(1, 17)), np.repeat(np.arange(50), 2), []
+    step = shift * float(np.sqrt((sd**2).mean()))
+    truth = 16 * step**2 + float((((factor - 1.0) * sd) ** 2).sum())
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        person, row = np.repeat(rng.normal(size=(50, 16)), 2, axis=0), rng.normal(size=(100, 16))
+        real, made = 0.5**0.5 * (person + row) * sd, factor * rng.normal(size=(100, 16)) * sd + step
+        low, high = F.frechet_interval(made, real, clusters_y=whose, seed=seed).interval
+        missed.append((high < truth, low > truth))
+    below, above = np.sum(missed, axis=0)
+    assert 3 <= below + above <= 13 and below <= 10 and above <= 10
+
+
+@pytest.mark.parametrize("bias", [1.0, 0.0, -0.5])
+@pytest.mark.parametrize("value", [-0.6, -0.01, 0.0, 0.01, 0.3, 8.0])
+@pytest.mark.parametrize(("linear", "pairs"), [(0.0, 0.0), (0.04, 0.0), (0.0, 0.01), (0.2, 0.01), (0.01, 0.04)])
+def test_score_interval_holds_the_value_and_ends_t_standard_errors_away(
+    value: float, bias: float, linear: float, pairs: float
+) -> None:
+    from evaluation.functional.frechet import _score_interval
+    from evaluation.functional.statistics import Interval, Jackknife
+
+    found = Jackknife(value + bias, (linear + pairs) ** 0.5, bias, 30.0, Interval(0.0, 0.0), pairs)
+    (low, high), t = _score_interval(found, 0.95), stats.t.ppf(0.975, 30)
+    assert np.isfinite([low, high]).all() and low <= found.mended.value + 1e-12 and found.mended.value <= high + 1e-12
+    if pairs == 0.0:
+        half = t * linear**0.5
+        assert (low, high) == pytest.approx((value - half, value + half), abs=1e-12)
+        return
+    near = 2 * pairs / max(bias, (pairs / 2) ** 0.5)
+    slope = min((linear + near * pairs**0.5) / (max(value, 0.0) + pairs**0.5), 3 * near)
+    least = pairs + max(linear - slope * max(value, 0.0), 0.0)
+    for end in (low, high):
+        assert (value - end) ** 2 == pytest.approx(t**2 * (least + slope * max(end, 0.0)), rel=1e-6)
+    assert least + slope * max(value, 0.0) >= (linear + pairs) * (1 - 1e-12)
+
+
+def test_frechet_interval_has_the_features_unit_squared() -> None:
+    x, y = _sets(60, 50, 5)
+    low, high = F.frechet_interval(x, y + 0.4).interval
+    assert F.frechet_interval(3 * x, 3 * y + 1.2).interval == pytest.approx((9 * low, 9 * high), rel=1e-6)
+
+
 def test_frechet_interval_repeats_itself_and_refuses_too_few_patients() -> None:
     x, y = _sets(60, 50, 5)
     assert F.frechet_interval(x, y, seed=3) == F.frechet_interval(x, y, seed=3)
