@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 import synth
 from benchmarks.keeping import Kept, command_line, say, write_result
@@ -92,12 +93,8 @@ def interval(differences: np.ndarray) -> list[float]:
 
 def draw(path: Path, curves: dict[str, np.ndarray], options: Options) -> None:
     """Write the picture: mean Dice over labels by step, a thin line a seed, a thick one for their mean."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=120)
+    figure = Figure(figsize=(6, 4), dpi=120)
+    axes = figure.subplots()
     steps = options.epoch_steps * np.arange(1, options.epochs + 1)
     for colour, (name, values) in zip(("#555555", "#c1440e"), curves.items(), strict=True):
         axes.plot(steps, values.T, color=colour, alpha=0.3, linewidth=0.8)
@@ -106,7 +103,6 @@ def draw(path: Path, curves: dict[str, np.ndarray], options: Options) -> None:
     axes.legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Software": None})
-    pyplot.close(figure)
 
 
 def main() -> None:
