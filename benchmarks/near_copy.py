@@ -67,11 +67,7 @@ class Measured:
 
 def warped(item: Judged, rms: float, rng: np.random.Generator) -> Judged:
     """Return a volume under the elastic disguise with displacements of so many voxels."""
-    before, plants.RMS_VOXELS = plants.RMS_VOXELS, rms
-    try:
-        image, mask = plants.elastic(np.asarray(item.image, dtype=np.float64), item.mask, rng)
-    finally:
-        plants.RMS_VOXELS = before
+    image, mask = plants.elastic(np.asarray(item.image, dtype=np.float64), item.mask, rng, rms_voxels=rms)
     return replace(item, image=image, mask=mask)
 
 

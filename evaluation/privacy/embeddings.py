@@ -8,7 +8,7 @@ masks         soft Dice of the labels in cells, posed as the images are; only wh
 Knows the evidence and no test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,21 +96,21 @@ def by_pose(evidence: Evidence, plants: Sequence[Planted], likeness: Likeness, t
     at = len(train)
     whose = patient_index([item.whose for item in evidence.holdout])
 
-    def measured(items: Sequence[Judged], own: Sequence[int] | np.ndarray = ()) -> tuple[np.ndarray, np.ndarray]:
+    def measured(volumes: Iterable[np.ndarray], own: Sequence[int] | np.ndarray = ()) -> tuple[np.ndarray, np.ndarray]:
         """Rows (n, t + h), and (n, 2) to the nearest training and the nearest hold-out volume not of the `own` patient:
         rotations are tried on both sides, else a sample that is turned would lean to training, copying nobody."""
         rows, nearest = [], []
-        for index, item in enumerate(items):
+        for index, volume in enumerate(volumes):
             beside = at + np.flatnonzero(whose != (own[index] if len(own) else -1))
-            row, near = both.compare(reduced(item), [slice(0, at), beside])
+            row, near = both.compare(volume, [slice(0, at), beside])
             rows.append(row)
             nearest.append(near)
             tell("compared")
-        return np.array(rows).reshape(len(items), len(both.volumes)), np.array(nearest).reshape(len(items), 2)
+        return np.array(rows).reshape(len(rows), len(both.volumes)), np.array(nearest).reshape(len(rows), 2)
 
-    made, found = measured(evidence.synthetic)
-    planted, planted_found = measured([one.item for one in plants])
-    held_rows, control = measured(evidence.holdout, whose)
+    made, found = measured(map(reduced, evidence.synthetic))
+    planted, planted_found = measured(reduced(one.item) for one in plants)
+    held_rows, control = measured(held, whose)
     rest = list(apart.rest)
     others, left = References(both.volumes[rest], likeness), []
     for index in apart.left:

@@ -76,12 +76,12 @@ def crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pair:
     return image, mask
 
 
-def elastic(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Pair:
-    """Return the pair under a smooth displacement of one voxel RMS."""
+def elastic(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, *, rms_voxels: float = RMS_VOXELS) -> Pair:
+    """Return the pair under a smooth displacement of so many voxels RMS."""
     places = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in mask.shape], indexing="ij")
     moves = [ndimage.gaussian_filter(rng.normal(size=mask.shape), min(mask.shape) / 10) for _ in places]
     rms = float(np.sqrt(sum((move**2).mean() for move in moves)))
-    at = [place + RMS_VOXELS * move / max(rms, 1e-12) for place, move in zip(places, moves, strict=True)]
+    at = [place + rms_voxels * move / max(rms, 1e-12) for place, move in zip(places, moves, strict=True)]
     warped = [ndimage.map_coordinates(channel, at, order=1, mode="nearest") for channel in image]
     return np.stack(warped), ndimage.map_coordinates(mask, at, order=0, mode="nearest")
 
