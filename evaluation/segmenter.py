@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from evaluation.functional import dice
 from synth.errors import CheckpointError
+from synth.precision import brain_float
 from synth.rng import numpy_rng
 
 _RIDGE = 0.05
@@ -136,7 +137,7 @@ def train_segmenter(
         masks = torch.from_numpy(np.stack([example.mask for example in batch])).long()
         # weight gradients of bfloat16 convolutions over grids shorter than their kernel are unwritten memory (torch
         # 2.13, CPU): small volumes, whose deepest level is that short, are learned in float32
-        with torch.autocast("cpu", torch.bfloat16, enabled=min(images.shape[2:]) > 2 * _SHRINK):
+        with brain_float(images.device, wanted=min(images.shape[2:]) > 2 * _SHRINK):
             scores, classes = model(images)
         loss = segmentation_loss(scores.float(), masks)
         if config.classes:

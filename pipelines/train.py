@@ -95,10 +95,12 @@ class Train:
         source = self._source()
         if self.dry_run:
             recipe, estimate = self._recipe(prepared, source, device)
+            _tell_precision(recipe, device)
             _tell(estimate or _measured(recipe, prepared, source, device), device)
             return 0
         planned = config.dump(self._recipe(prepared, source, device)[0]) if team.leads else ""
         recipe = config.load(Recipe, team.told(planned))
+        _tell_precision(recipe, device)
         if shared(recipe, team.size) != recipe:
             recipe = shared(recipe, team.size)
             print(
@@ -236,6 +238,16 @@ def plan_asked(path: Path, *, mend: str) -> dict[str, Any]:
     from synth.documents import read_document
 
     return read_document(path, PlanAsked, mend=mend) if path.is_file() else {}
+
+
+def _tell_precision(recipe: "Recipe", device: "torch.device") -> None:
+    """Say where bfloat16 that a recipe asks for is float32 here."""
+    from synth.precision import native
+
+    parts = (recipe.image,) if recipe.mask is None else (recipe.image, recipe.mask)
+    asked = (stage.fit.precision for part in parts for stage in (part.codec_training, part.training))
+    if "bf16" in asked and not native(device):
+        print("this CPU only emulates bfloat16, far slower than float32: bf16 stages are trained in float32")
 
 
 def _measured(recipe: "Recipe", prepared: "Prepared", source: "Model | None", device: "torch.device") -> "Estimate":

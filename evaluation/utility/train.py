@@ -1,7 +1,6 @@
 """One network of one arm, trained by the plan that all arms share. Knows volumes and the network, no scores."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +46,8 @@ def _trained(
     """Train one network: AdamW, warm-up and cosine, clipped; cross-entropy and soft Dice, or that of classes alone."""
     import torch
 
+    from synth.precision import brain_float
+
     first = volumes.test[0]
     grid = first.mask.shape
     segments = config.task == "segmentation"
@@ -66,7 +67,7 @@ def _trained(
             wanted = torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
         else:
             wanted = torch.tensor([volumes.level(item) for item in picked])
-        with torch.autocast(device.type, torch.bfloat16) if reduced(patch, config) else nullcontext():
+        with brain_float(device, wanted=reduced(patch, config)):
             scores = model(images)
         loss = loss_of(scores.float(), wanted.to(device))
         for group in optimizer.param_groups:

@@ -14,8 +14,8 @@ class FitConfig:
     clip            largest gradient norm
     ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
     accumulation    batches whose mean gradient makes one step
-    precision       of the forward pass, under autocast; weights stay fp32. fp16 scales the loss; where its gradient
-                    overflows the step is skipped and the scale halved
+    precision       of the forward pass, under autocast; weights stay fp32. bf16 is fp32 on a CPU that only emulates
+                    it. fp16 scales the loss; where its gradient overflows the step is skipped and the scale halved
     patience        validations without a better hold-out score after which the stage ends; 0 = never
     """
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from synth.errors import CheckpointError, ConfigError, Interrupted, SynthError
+from synth.precision import brain_float
 from synth.rng import torch_rng
 from synth.training.config import FitConfig
 from synth.training.ema import MovingAverage
@@ -228,8 +229,9 @@ class Trained:
     def _precision(self) -> Any:
         if self.config.precision == "fp32":
             return nullcontext()
-        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype)
+        if self.config.precision == "fp16":
+            return torch.autocast(self.device.type, dtype=torch.float16)
+        return brain_float(self.device)
 
 
 def _train(trained: Trained, folder: Path, stopped: Callable[[], bool], report: Report | None) -> _Standing:
