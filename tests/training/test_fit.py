@@ -127,7 +127,8 @@ def test_fp16_skips_steps_that_overflow_and_goes_on(tmp_path: Path):
     assert json.loads((tmp_path / "last" / "state.json").read_text())["scaler"]["scale"] == trained[-1]["scale"]
 
 
-def test_bf16_convolves_in_bf16_and_a_later_stage_in_fp32(tmp_path: Path):
+def test_bf16_convolves_in_bf16_and_a_later_stage_in_fp32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("synth.precision.native", lambda _: True)
     seen: list[torch.dtype] = []
     for precision in ("bf16", "fp32", "bf16"):
         module = tiny.network()
