@@ -2,15 +2,18 @@
 
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
+synth cohort --out COHORT7 --count 1440 --seed 7
+synth prepare COHORT7 --out DATA7 --holdout 0.02 --test 0
 synth cohort --out OTHER --count 400 --seed 3
 synth generate brain-tiny --out SET --count 100 --spread contrast
 python -m benchmarks.full_report WORK benchmarks/results/full-report.json \\
-    --cohort COHORT --data DATA --other OTHER --set SET
+    --cohort COHORT COHORT7 --data DATA DATA7 --other OTHER --set SET
 
-DATA says which subjects of COHORT trained the model: all of them are `--training`, since a part of them is refused, and
-100 subjects of OTHER, whom it never saw, are `--holdout`. The report on 100 synthetic volumes is written three times:
-from nothing, again with the features that the first run kept, and from nothing with one process. Memory is that of all
-processes of a run together (proportional sets). `audit` takes every training subject and all of OTHER.
+The model was trained on the first cohort and fine-tuned on the second. DATA says which subjects trained it: all of them
+are `--training`, and 100 subjects of OTHER, whom it never saw, are `--holdout`. The report on 100 synthetic volumes is
+written three times: from nothing, again with the features that the first run kept, and from nothing with one process.
+Memory is that of all processes of a run together (proportional sets). `audit` takes every training subject and all of
+OTHER.
 """
 
 import json
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,10 +46,10 @@ class Options:
 
     work: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
-    cohort: Path
-    """nnU-Net dataset whose training subjects the model saw."""
-    data: Path
-    """COHORT, prepared: it says which those are."""
+    cohort: tuple[Path, ...]
+    """nnU-Net datasets whose training subjects the model saw."""
+    data: tuple[Path, ...]
+    """The same, prepared: they say which those are."""
     other: Path
     """nnU-Net dataset of subjects that the model never saw."""
     set: Path
@@ -56,17 +59,21 @@ class Options:
     jobs: int = 2
 
 
-def part_of(source: Path, ids: Sequence[str], folder: Path, prefix: str) -> Path:
-    """Write an nnU-Net dataset of some cases of another, as links under names of their own, and return its folder."""
+def part_of(sources: Mapping[Path, Sequence[str]], folder: Path, prefix: str) -> Path:
+    """Write an nnU-Net dataset of some cases of others, as links under names of their own, and return its folder."""
     if folder.exists():
         shutil.rmtree(folder)
     for room in ("imagesTr", "labelsTr"):
         (folder / room).mkdir(parents=True)
-    about = json.loads((source / "dataset.json").read_text())
-    for case in ids:
-        os.link(source / "imagesTr" / f"{case}_0000.nii.gz", folder / "imagesTr" / f"{prefix}{case}_0000.nii.gz")
-        os.link(source / "labelsTr" / f"{case}.nii.gz", folder / "labelsTr" / f"{prefix}{case}.nii.gz")
-    (folder / "dataset.json").write_text(json.dumps({**about, "numTraining": len(ids)}, indent=1))
+    about: dict[str, Any] = {}
+    for number, (source, ids) in enumerate(sources.items()):
+        about = json.loads((source / "dataset.json").read_text())
+        for case in ids:
+            name = f"{prefix}{number}_{case}"
+            os.link(source / "imagesTr" / f"{case}_0000.nii.gz", folder / "imagesTr" / f"{name}_0000.nii.gz")
+            os.link(source / "labelsTr" / f"{case}.nii.gz", folder / "labelsTr" / f"{name}.nii.gz")
+    count = sum(map(len, sources.values()))
+    (folder / "dataset.json").write_text(json.dumps({**about, "numTraining": count}, indent=1))
     return folder
 
 
@@ -148,33 +155,36 @@ def audit(options: Options, training: Path, holdout: Path) -> dict[str, Any]:
 
 def main(options: Options) -> None:
     """Write the reports and the JSON."""
-    seen = [case.case for case in Prepared.load(options.data).split("train")]
+    seen = {
+        cohort: [case.case for case in Prepared.load(data).split("train")]
+        for cohort, data in zip(options.cohort, options.data, strict=True)
+    }
     unseen = sorted(path.name.removesuffix(".nii.gz") for path in (options.other / "labelsTr").glob("*.nii.gz"))
     if len(unseen) < options.count:
         raise DataError(f"{len(unseen)} other subjects are fewer than --count {options.count}")
     kept = Kept(options.work, options, "full-report")
-    training = part_of(options.cohort, seen, options.work / "training", "seen_")
+    training = part_of(seen, options.work / "training", "seen_")
     few, most = (
-        part_of(options.other, unseen[:count], options.work / f"holdout-{count}", "other_")
+        part_of({options.other: unseen[:count]}, options.work / f"holdout-{count}", "other_")
         for count in (options.count, len(unseen))
     )
     result = {
         "command": command_line(
             "full_report",
             WORK=options.work,
-            COHORT=options.cohort,
-            DATA=options.data,
             OTHER=options.other,
             SET=options.set,
+            **{f"COHORT{number or ''}": path for number, path in enumerate(options.cohort)},
+            **{f"DATA{number or ''}": path for number, path in enumerate(options.data)},
         ),
         "environment": environment(torch.device("cpu")),
         "report": {
-            "training": len(seen),
+            "training": sum(map(len, seen.values())),
             "holdout": options.count,
             **kept.part("report", lambda: whole_report(options, training, few)),
         },
         "audit": {
-            "training": len(seen),
+            "training": sum(map(len, seen.values())),
             "holdout": len(unseen),
             **kept.part("audit", lambda: audit(options, training, most)),
         },

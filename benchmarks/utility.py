@@ -4,10 +4,11 @@ synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
 python -m benchmarks.utility --data DATA --work WORK --out benchmarks/results/utility.json
 
-DATA is what the model was trained on; where the model records its patients, that is checked. Its training patients are
-the real arm, its test patients are tested on; the hold-out patients, which chose the model's checkpoint, are left out.
+DATA is what the model was trained on, last or before it was fine-tuned. Its training patients are the real arm, its
+test patients are tested on: the model must have seen none of them, which is checked where it records its patients. The
+hold-out patients, which chose the model's checkpoint, are left out. Whom the model saw beside stands in the JSON.
 At a tenth of the real patients: R, R + S, R + classical augmentation, R repeated and R + copies; beside them G, all
-real patients (whom the model saw), and S, which stands against G.
+real patients of DATA, and S, which stands against G.
 
 WORK keeps the pairs and every network's scores: the same command goes on after a kill, and says how long the rest
 takes.
@@ -32,9 +33,10 @@ from pipelines.cli import run
 from pipelines.evidence import seen_by_model, synthetic_set
 from pipelines.judges import class_attribute
 from pipelines.machine import device_of
+from pipelines.origins import seen_beside
 from pipelines.utility import run_experiment, unseen, volumes_of
 from synth.data.prepared import Prepared
-from synth.data.seen import Seen, require_trained_on
+from synth.data.seen import Seen
 from synth.errors import Interrupted
 
 SMOKE = {"pairs": 4, "fraction": 0.5, "seeds": 1, "steps": 2, "width": 8, "arms": ("R", "RS"), "tests": 5}
@@ -128,6 +130,7 @@ def main(options: Options) -> None:
         "command": options.command,
         "population": prepared.schema.population,
         "model_records_its_patients": seen is not None,
+        "model_saw_beside": [] if seen is None else _beside(prepared, seen),
         "n": {"real": len(volumes.real), "synthetic": len(volumes.synthetic), "test": len(volumes.test)},
         "networks": {"all": sum(map(len, networks)), "trained in this run": sum(map(sum, networks))},
         "seconds": {"generating": round(generated, 1), "all of this run": round(time.perf_counter() - started, 1)},
@@ -155,15 +158,19 @@ def _do(verb: str, given: list[str]) -> None:
 
 
 def _volumes(options: Options, pairs: Path) -> tuple[Prepared, Volumes, Seen | None]:
-    """Return the sides of the experiment. Errors: DataError where the model was trained on others."""
+    """Return the sides of the experiment. Errors: DataError where the model saw a test patient."""
     assert options.data is not None
     prepared, seen = Prepared.load(options.data), seen_by_model(pairs)
     if seen is not None:
         prepared = prepared if seen.fold is None else prepared.at_fold(seen.fold)
-        require_trained_on(prepared, seen)
     synthetic = synthetic_set(pairs, prepared.schema, attribute=class_attribute(prepared.schema))
     test = unseen(prepared, seen)
     return prepared, volumes_of(prepared, synthetic, test[: options.tests or len(test)], seen), seen
+
+
+def _beside(prepared: Prepared, seen: Seen) -> list[str]:
+    """Return in words whom the model was trained on beside the real patients of the experiment."""
+    return seen_beside(seen, [prepared.digest(case) for case in prepared.split("train")])
 
 
 def _judged(volumes: Volumes, prepared: Prepared, found: list[UtilityScores]) -> Report:

@@ -256,6 +256,7 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None", *, p
     """
     from evaluation.privacy.verdict import NO_GUARANTEE
     from evaluation.report import Verdict
+    from pipelines.origins import seen_beside
 
     report.patients_assumed = prepared.patients_assumed
     if prepared.fold is not None:
@@ -270,7 +271,7 @@ def _say_whose(report: "Report", prepared: "Prepared", seen: "Seen | None", *, p
         )
     if seen is None:
         report.notes.append("whom the model was trained on is not recorded with the set: judged as claimed")
-    elif seen.source is not None or seen.gap:
+    elif seen_beside(seen, [prepared.digest(case) for case in prepared.split("train")]):
         whom = "does not record whom it saw" if seen.gap else "saw others"
         report.notes.append(f"fine-tuned from a model that {whom}: of those nothing here tells how private they stay")
     if len({case.patient for case in prepared.cases}) == 1:

@@ -8,7 +8,7 @@ was fine-tuned saw whom its source saw, too.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,13 @@ class Seen:
                 return True
         return False
 
-    def trained_on(self, digests: Iterable[str]) -> bool:
-        """True where the cases of these digests, all and no others, trained the model last."""
-        return set(_hashed(self.salt, digests)) == set(self.training)
+    def trained_on(self, digests: Collection[str]) -> bool:
+        """True where these are the digests of all cases that trained the model last, and maybe of some of its sources.
+
+        A case that trained neither makes it False.
+        """
+        trained = self.trained()
+        return set(self.training) <= set(_hashed(self.salt, digests)) and all(map(trained.has, digests))
 
     def after(self, source: "Seen | None", name: str) -> "Seen":
         """Return this as of a model fine-tuned from the one called `name`, which saw `source` (None: does not say)."""
@@ -128,16 +132,20 @@ def _of_row(row: Mapping[str, Any]) -> Seen:
 
 
 def require_trained_on(prepared: Prepared, seen: Seen) -> None:
-    """Raise DataError unless the model was trained last on the training patients of `prepared`, and saw none held out.
+    """Raise DataError unless the training patients of `prepared` are those of the model, and it saw none held out.
 
-    Of a fine-tuned model, its sources may have seen others that `prepared` does not hold.
+    All who trained the model last have to be there. Of a fine-tuned model those who trained its sources may be there
+    too; a source may have seen others that `prepared` does not hold.
     """
-    given = _hashed(seen.salt, (prepared.digest(case) for case in prepared.split("train")))
-    if set(given) != set(seen.training):
-        same = len(set(given) & set(seen.training))
+    given = [prepared.digest(case) for case in prepared.split("train")]
+    if not seen.trained_on(given):
+        same = len(set(_hashed(seen.salt, given)) & set(seen.training))
+        others = len(given) - sum(map(seen.trained().has, given))
         raise DataError(
             f"the model was not trained on the training patients of {prepared.folder}: {same} of its "
-            f"{len(seen.training)} training cases are among the {len(given)} there; give the data it was trained on"
+            f"{len(seen.training)} training cases are among the {len(given)} there"
+            + (f", and {others} there never trained it" if others else "")
+            + "; give the data it was trained on"
         )
     require_unseen(prepared, [*prepared.split("val"), *prepared.split("test")], seen)
 

@@ -14,7 +14,8 @@ from pipelines.cli import run
 from pipelines.gate import IMAGES
 from pipelines.origins import not_searched, other_models, seen_beside
 from synth.data.prepared import Prepared
-from synth.data.seen import Seen
+from synth.data.seen import Seen, require_trained_on
+from synth.errors import DataError
 from synth.io import read, write
 from synth.rng import numpy_rng
 from tests.conftest import write_dataset
@@ -111,6 +112,40 @@ def test_the_privacy_verdict_says_whom_it_did_not_search(made: Path, evaluated: 
     assert report["metrics"] == plain["metrics"]
     utility = evaluated(tuned, "utility", name="utility")["not_computed"]["utility.dice_gain"]
     assert utility.startswith("1 of 20 samples are edits of samples of another model, and whom that saw is not told")
+
+
+def test_a_fine_tuned_model_is_judged_on_the_patients_of_both_its_trainings(
+    made: Path, prepared: Prepared, evaluated: Evaluated, tmp_path: Path
+) -> None:
+    """Whom its source saw may be searched too, and then nothing says that somebody was not."""
+    first, last = _in_two(prepared)
+    require_trained_on(prepared, last.after(first, "first"))
+    tuned = Path(shutil.copytree(made, tmp_path / "tuned"))
+    (tuned / "patients.json").write_bytes(last.after(first, "first").of_model("own").dump())
+    report = evaluated(tuned, "privacy")
+    assert "not among" not in report["verdicts"][IMAGES]["why"]
+    assert not any("fine-tuned" in note for note in report["notes"])
+
+
+def test_patients_of_no_training_or_not_all_of_the_last_are_refused(prepared: Prepared) -> None:
+    first, last = _in_two(prepared)
+    count = len(first.training)
+    with pytest.raises(DataError, match=rf"{len(last.training)} of its .*, and {count} there never trained it"):
+        require_trained_on(prepared, last)
+    chose = replace(first, training=(), holdout=first.training)
+    with pytest.raises(DataError, match="never trained it"):
+        require_trained_on(prepared, last.after(chose, "first"))
+    more = replace(last, training=(*last.training, "another"))
+    with pytest.raises(DataError, match="there; give the data it was trained on"):
+        require_trained_on(prepared, more.after(first, "first"))
+
+
+def _in_two(prepared: Prepared) -> tuple[Seen, Seen]:
+    """What a model saw of one half of the training patients, and one fine-tuned from it of the others."""
+    train = prepared.split("train")
+    halves = train[: len(train) // 2], train[len(train) // 2 :]
+    first, last = (Seen.of(replace(prepared, cases=half, rows=half), seed=0) for half in halves)
+    return first, last
 
 
 def test_whom_a_search_leaves_out_in_words(prepared: Prepared) -> None:
