@@ -156,7 +156,7 @@ def lesion_asks(count: int) -> list[Ask]:
 
 
 def lesions(asks: Sequence[Ask], made: Sequence[Made], judge: Segmenter) -> dict[str, object]:
-    """Return rank correlations of the lesion volume asked with those of the mask made and found on the image."""
+    """Return ranks of the lesion volume asked against those of the mask made and found, and masks without any."""
     asked = [float(ask.attributes["lesion_volume_ml"]) for ask in asks]
     voxel = float(np.prod(made[0].spacing_mm)) / 1000
     in_mask = [float((sample.mask == 4).sum()) * voxel for sample in made]
@@ -166,6 +166,8 @@ def lesions(asks: Sequence[Ask], made: Sequence[Made], judge: Segmenter) -> dict
     by_contrast = {contrast: _rank(asked[index::3], found[index::3]) for index, contrast in enumerate(_CONTRASTS)}
     return {
         "n": len(asks),
+        "masks_without_a_lesion": float(np.mean([volume == 0 for volume in in_mask])),
+        "mask_over_asked_median": float(np.median(np.array(in_mask) / np.array(asked))),
         "spearman_asked_found": _rank(asked, found),
         "spearman_asked_mask": _rank(asked, in_mask),
         "spearman_mask_found": _rank(in_mask, found),
