@@ -191,9 +191,7 @@ class Train:
         """Return the dotted overrides of `recipe` that were asked for: --precision in every stage, then --set."""
         if self.precision is None:
             return self.set
-        parts = ("image",) if recipe.mask is None else ("image", "mask")
-        stages = [f"{part}.{stage}" for part in parts for stage in ("codec_training", "training")]
-        return (*(f"{stage}.fit.precision={self.precision}" for stage in stages), *self.set)
+        return (*(f"{stage}.fit.precision={self.precision}" for stage in recipe.fits()), *self.set)
 
     def _require_same_ask(self, told: Path, plan: "Recipe") -> None:
         """Refuse another budget or other settings than a run was planned with. Errors: ConfigError, DataError."""
@@ -244,8 +242,7 @@ def _tell_precision(recipe: "Recipe", device: "torch.device") -> None:
     """Say where bfloat16 that a recipe asks for is float32 here."""
     from synth.precision import native
 
-    parts = (recipe.image,) if recipe.mask is None else (recipe.image, recipe.mask)
-    asked = (stage.fit.precision for part in parts for stage in (part.codec_training, part.training))
+    asked = {fit.precision for fit in recipe.fits().values()}
     if "bf16" in asked and not native(device):
         print("this CPU only emulates bfloat16, far slower than float32: bf16 stages are trained in float32")
 

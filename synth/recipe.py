@@ -135,3 +135,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_least(self, ("seed",), 0, place="")
+
+    def fits(self) -> dict[str, FitConfig]:
+        """Return how long and how fast each stage trains, by its place in the recipe.
+
+        >>> sorted(Recipe(name="no-masks").fits())
+        ['image.codec_training', 'image.training']
+        """
+        parts = {"image": self.image} if self.mask is None else {"image": self.image, "mask": self.mask}
+        stages = {
+            name: {"codec_training": part.codec_training, "training": part.training} for name, part in parts.items()
+        }
+        return {f"{name}.{kind}": stage.fit for name, own in stages.items() for kind, stage in own.items()}

@@ -10,6 +10,7 @@ from synth.errors import ConfigError
 class FitConfig:
     """How long and how fast one stage trains; every interval counts optimiser steps.
 
+    steps           0 keeps the generator of a model that is fine-tuned as it is
     learning_rate   peak of a cosine that warms up over `warmup` steps and ends at `final` of the peak
     clip            largest gradient norm
     ema             decay of the weights' moving average, reached after a ramp of (1 + n) / (10 + n)
@@ -34,11 +35,11 @@ class FitConfig:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("steps", "learning_rate", "clip", "accumulation", "checkpoint_every", "validate_every", "log_every")
+        positive = ("learning_rate", "clip", "accumulation", "checkpoint_every", "validate_every", "log_every")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}; give a value above 0")
-        for name in ("warmup", "weight_decay", "patience"):
+        for name in ("steps", "warmup", "weight_decay", "patience"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"fit.{name} is {getattr(self, name)}; give 0 or more")
         if not 0 <= self.final <= 1:

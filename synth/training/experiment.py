@@ -29,7 +29,7 @@ from synth.training.codec_stage import (
     train_codec,
     tune_codec,
 )
-from synth.training.finetune import Origin
+from synth.training.finetune import Origin, kept
 from synth.training.fit import Report
 from synth.training.flow_stage import Latents, train_flow
 from synth.training.team import ALONE, Team
@@ -108,6 +108,8 @@ class Experiment:
                 self.say(early)
         if model.texture is not None:
             fit_texture(model.texture, model.codec, pixels)
+        if name in kept(self.recipe):  # it learns from no latents
+            return model
         report = self.report(f"{name} latents")
         cache_latents(
             model.codec,
@@ -131,6 +133,9 @@ class Experiment:
         )
 
     def _flow(self, model: PartModel, name: PartName) -> None:
+        if name in kept(self.recipe):
+            self.say(f"{name} generator: the model's, kept")
+            return
         latents = Latents(
             self.prepared,
             self.folder / name / "latents",
@@ -161,6 +166,11 @@ def settled(recipe: Recipe, prepared: Prepared, source: Model | None) -> tuple[R
 
     Errors: ConfigError, DataError where the data fits neither the recipe nor the model to start from.
     """
+    for stage, fit in recipe.fits().items():
+        if not fit.steps and (source is None or stage.endswith("codec_training")):
+            raise ConfigError(
+                f"{stage}.fit.steps is 0, which keeps the generator of a model to start from (--from); give 1 or more"
+            )
     if source is None:
         return complete(recipe, prepared), prepared, None
     origin = Origin.of(source, prepared)

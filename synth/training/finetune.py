@@ -148,7 +148,21 @@ class Origin:
             text_sha256=own.text_sha256,
             text_features=own.text_features,
         )
-        return replace(part, codec=codec, conditioning=conditioning)
+        training = part.training if part.training.fit.steps else known.training  # how a kept one was trained
+        return replace(part, codec=codec, conditioning=conditioning, training=training)
+
+
+def kept(recipe: Recipe) -> list[PartName]:
+    """Return the parts whose generators are to stay as the model to start from has them: no step is asked of them.
+
+    >>> from synth.recipe import FlowTraining
+    >>> from synth.training.config import FitConfig
+    >>> still = FlowTraining(fit=FitConfig(steps=0))
+    >>> kept(Recipe(name="masks-anew", image=Part(training=still), mask=Part()))
+    ['image']
+    """
+    parts: list[tuple[PartName, Part | None]] = [("image", recipe.image), ("mask", recipe.mask)]
+    return [name for name, part in parts if part is not None and not part.training.fit.steps]
 
 
 def continued(recipe: Recipe) -> Recipe:

@@ -36,7 +36,7 @@ from synth.training.codec_stage import (
 )
 from synth.training.config import FitConfig
 from synth.training.experiment import settled
-from synth.training.finetune import continued
+from synth.training.finetune import continued, kept
 from synth.training.flow_stage import Latents, flow_task
 from synth.training.timing import Cost, time_steps
 
@@ -253,6 +253,8 @@ def measure(
             if origin.tunes(name, part) if origin is not None else model.codec.trained:
                 costs[f"{name} codec"] = _codec_cost(model.codec, part.codec_training, pixels, folder, steps)
                 model.codec.eval()
+            if name in kept(recipe):
+                continue
             cache_latents(model.codec, pixels, folder, flip=part.training.flip)
             masks = part.conditioning.labels > 0
             latents = Latents(few, folder, model.codec.stride, masks=masks, device=device)
@@ -333,8 +335,7 @@ def _split(stage: str) -> tuple[str, str]:
 
 
 def _fit_of(recipe: Recipe, stage: str) -> FitConfig:
-    name, field = _split(stage)
-    return getattr(getattr(recipe, name), field).fit
+    return recipe.fits()[".".join(_split(stage))]
 
 
 def _with_fit(recipe: Recipe, stage: str, fit: FitConfig) -> Recipe:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import synth
 from pipelines.cli import main
@@ -83,6 +84,34 @@ def test_training_on_the_same_data_is_judged_on_it(model: Path, prepared: Prepar
     assert main([*evaluated, "--out", str(tmp_path / "report"), "--judge-steps", "0"]) == 0
     notes = json.loads((tmp_path / "report" / "report.json").read_text())["notes"]
     assert not any("fine-tuned" in note for note in notes), "whom its source saw is all there"
+
+
+def test_a_generator_of_no_steps_is_kept_and_says_how_it_was_trained(
+    model: Path, other: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = ("--set", "image.training.fit.steps=0")
+    assert train(other, tmp_path / "dry", "same", "--from", str(model), *keep, "--dry-run") == 0
+    assert "image generator" not in capsys.readouterr().out
+    assert train(other, tmp_path / "run", "same", "--from", str(model), *keep) == 0
+    assert "image generator: the model's, kept" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "image" / "latents").exists()
+    before, after = (synth.load(folder).model for folder in (model, tmp_path / "run"))
+    assert after.recipe.image.training == before.recipe.image.training
+    assert before.mask is not None and after.mask is not None
+    for part, same in (("image", True), ("mask", False)):
+        old, new = (parts.parts()[part].flow.denoiser.state_dict() for parts in (before, after))
+        assert all(torch.equal(old[name], new[name]) for name in old) == same
+
+
+def test_no_steps_without_a_model_to_keep_are_refused(
+    model: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = str(prepared.folder.parent / "tiny.yaml")
+    codec = "image.codec_training.fit.steps"
+    for steps, more in (("mask.training.fit.steps", ()), (codec, ()), (codec, ("--from", str(model)))):
+        assert train(prepared, tmp_path / "run", tiny, "--set", f"{steps}=0", *more) == 2
+        assert f"{steps} is 0, which keeps the generator of a model to start from" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_stopped_in_any_stage_and_resumed_equals_uninterrupted(model: Path, other: Prepared, tmp_path: Path) -> None:
