@@ -32,6 +32,7 @@ _LESION = {
     "strong": {"T1": 400.0, "T2": 790.0, "FLAIR": 950.0},
 }
 _NOISE = 15.0
+_STEP = 0.125
 # Standard deviation in voxels of the point spread, full width at half maximum 3.1 mm at 2.6 mm voxels.
 _POINT_SPREAD = 0.5
 _WARP_BANDS = ((13.0, 3.4), (2.2, 1.3))
@@ -83,16 +84,16 @@ def simulate_brain(seed: int, *, contrast: str | None = None) -> Subject:
     tissues = fine[:3] * (1.0 - lesion)
     fractions = _seen(torch.cat([tissues, lesion[None], fine[3:] * (1.0 - lesion)]))
     truth = _truth(fractions.numpy(), contrast, plan.contrast, numpy_rng(seed, contrast))
-    noise = numpy_rng(seed, contrast, "noise").standard_normal((2, *GRID)).astype(np.float32) * _NOISE
+    noise = numpy_rng(seed, contrast, "noise").standard_normal((2, *GRID)) * _NOISE
     inside = fractions[:4].sum(dim=0).numpy() > 0.02
-    image = np.where(inside, np.sqrt((truth + noise[0]) ** 2 + noise[1] ** 2), 0.0).astype(np.float32)
+    image = np.where(inside, np.sqrt((truth + noise[0]) ** 2 + noise[1] ** 2), 0.0)
     mask = _labels(fractions[:4])
     affine = reference_affine()
     attributes = {"contrast": contrast, **lesions.measure(mask, SPACING_MM, plan.contrast)}
     text = wording.sentence(attributes, numpy_rng(seed, "wording"))
     return Subject(
-        image=Volume(image[None], affine),
-        truth=Volume(truth[None], affine),
+        image=Volume(_stored(image)[None], affine),
+        truth=Volume(_stored(truth)[None], affine),
         mask=Volume(mask[None], affine, dict(BRAIN_LABELS)),
         attributes=attributes,
         text=text,
@@ -122,7 +123,7 @@ def _sample(displacement: Tensor, scale: np.ndarray) -> Tensor:
     fine = functional.interpolate(displacement[None], scale_factor=2, mode="trilinear", align_corners=False)[0]
     unit = []
     for axis, n in enumerate(GRID):
-        places = (torch.arange(2 * n, dtype=torch.float32) + 0.5) * SPACING_MM / 2 - n * SPACING_MM / 2
+        places = (torch.arange(2 * n, dtype=torch.float64) + 0.5) * SPACING_MM / 2 - n * SPACING_MM / 2
         form = [1, 1, 1]
         form[axis] = -1
         position = (places.reshape(form) + fine[axis]) / float(scale[axis])
@@ -147,10 +148,15 @@ def _overlap(maps: Tensor) -> float:
 def _truth(fractions: np.ndarray, contrast: str, lesion_contrast: str, rng: np.random.Generator) -> np.ndarray:
     means = np.array(_MEANS[contrast]) * rng.uniform(0.96, 1.04, size=3)
     lesion = _LESION.get(lesion_contrast, {}).get(contrast, float(means[2])) * rng.uniform(0.97, 1.03)
-    signal = np.tensordot(np.array([*means, lesion], dtype=np.float32), fractions[:4], axes=1)
+    signal = np.tensordot(np.array([*means, lesion]), fractions[:4], axes=1)
     signal = signal + _TEXTURE[contrast] * fractions[4]
     bias = np.clip(np.exp(0.05 * random_field(GRID, 40.0, SPACING_MM, rng)), 0.88, 1.12)
-    return np.clip(signal * bias, 0.0, None).astype(np.float32)
+    return np.clip(signal * bias, 0.0, None)
+
+
+def _stored(signal: np.ndarray) -> np.ndarray:
+    """Return a signal in steps of `_STEP`: what CPUs compute apart in the last bits is one volume."""
+    return (np.round(signal / _STEP) * _STEP).astype(np.float32)
 
 
 def _labels(fractions: Tensor) -> np.ndarray:

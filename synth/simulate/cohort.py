@@ -5,7 +5,7 @@ import numpy as np
 from synth.rng import sequence
 from synth.simulate.brain import CONTRASTS, Subject, simulate_brain
 
-COHORT_VERSION = 1
+COHORT_VERSION = 2
 """Raised whenever a subject's voxels or words change, so that no cohort mixes two simulators."""
 
 

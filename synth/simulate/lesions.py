@@ -48,13 +48,13 @@ def paint(plan: Plan, tissue: Tensor, rng: np.random.Generator) -> Tensor:
             slice(max(c - reach, 0), min(c + reach + 1, n)) for c, n in zip(centre, tissue.shape, strict=True)
         )
         axes = [np.arange(s.start, s.stop) - c for s, c in zip(window, centre, strict=True)]
-        offsets = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32) * FINE_MM
-        stretch = rng.uniform(0.8, 1.25, size=3).astype(np.float32)
+        offsets = np.stack(np.meshgrid(*axes, indexing="ij")) * FINE_MM
+        stretch = rng.uniform(0.8, 1.25, size=3)
         distance = np.sqrt(((offsets / stretch[:, None, None, None]) ** 2).sum(axis=0)) / radius
-        ripple = ndimage.gaussian_filter(rng.standard_normal(distance.shape), 2.0).astype(np.float32)
+        ripple = ndimage.gaussian_filter(rng.standard_normal(distance.shape), 2.0)
         distance = distance + 0.18 * ripple / max(float(ripple.std()), 1e-6)
         fraction = torch.from_numpy(1.0 / (1.0 + np.exp((distance - 1.0) * radius / 0.5)))
-        out[window] = torch.maximum(out[window], fraction.float() * tissue[window].clamp(0.0, 1.0))
+        out[window] = torch.maximum(out[window], fraction * tissue[window].clamp(0.0, 1.0))
     return out
 
 

@@ -47,17 +47,17 @@ def template() -> Template:
         path = folder / _FILE.format(name)
         if not path.is_file():
             raise DataError(f"{path} is missing; reinstall nilearn")
-        arrays.append(np.asarray(nibabel.load(path).dataobj).astype(np.float32) / 255.0)  # pyright: ignore[reportAttributeAccessIssue]
+        arrays.append(np.asarray(nibabel.load(path).dataobj).astype(np.float64) / 255.0)  # pyright: ignore[reportAttributeAccessIssue]
     t1, grey, white = arrays
     brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0.12, iterations=2)), dtype=bool)
-    inside = ndimage.gaussian_filter(brain.astype(np.float32), 0.6)
+    inside = ndimage.gaussian_filter(brain.astype(np.float64), 0.6)
     grey, white = grey * inside, white * inside
     total = np.maximum(grey + white, 1e-6)
     over = np.minimum(inside / total, 1.0)
     grey, white = grey * over, white * over
     fluid = np.clip(inside - grey - white, 0.0, None)
     tissues = np.stack([fluid, grey, white])
-    voxels = brain & (ndimage.uniform_filter(brain.astype(np.float32), 3) > 0.99)
+    voxels = brain & (ndimage.uniform_filter(brain.astype(np.float64), 3) > 0.99)
     design = tissues[:, voxels].T
     means, *_ = np.linalg.lstsq(design, t1[voxels], rcond=None)
     texture = np.where(brain, t1 - np.tensordot(means, tissues, axes=1), 0.0) * inside
@@ -66,4 +66,4 @@ def template() -> Template:
     high = np.argwhere(brain).max(axis=0) + 1
     maps = np.concatenate([tissues, texture[None]])[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     extent = tuple(float(n) for n in high - low)
-    return Template(torch.from_numpy(np.ascontiguousarray(maps)).float(), extent)  # pyright: ignore[reportArgumentType]
+    return Template(torch.from_numpy(np.ascontiguousarray(maps)), extent)  # pyright: ignore[reportArgumentType]

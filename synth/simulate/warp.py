@@ -14,7 +14,7 @@ _SQUARINGS = 6
 
 def random_field(grid: tuple[int, ...], sigma_mm: float, spacing_mm: float, rng: np.random.Generator) -> np.ndarray:
     """Return a smooth random field of unit root mean square: white noise under a Gaussian of sigma_mm."""
-    noise = rng.standard_normal(grid).astype(np.float32)
+    noise = rng.standard_normal(grid)
     field = ndimage.gaussian_filter(noise, sigma_mm / spacing_mm, mode="reflect", truncate=3.0)
     return field / max(float(np.sqrt((field**2).mean())), 1e-12)
 
@@ -23,7 +23,7 @@ def velocity_field(
     grid: tuple[int, ...], bands: tuple[tuple[float, float], ...], *, spacing_mm: float, rng: np.random.Generator
 ) -> Tensor:
     """Return a velocity (3, *grid): the sum of bands (sigma_mm, root mean square of the vector in mm)."""
-    total = np.zeros((3, *grid), dtype=np.float32)
+    total = np.zeros((3, *grid))
     for sigma_mm, size_mm in bands:
         for axis in range(3):
             total[axis] += size_mm / np.sqrt(3.0) * random_field(grid, sigma_mm, spacing_mm, rng)
@@ -32,7 +32,7 @@ def velocity_field(
 
 def _lookup(values: Tensor, displacement: Tensor, spacing_mm: float) -> Tensor:
     grid = values.shape[1:]
-    axes = [torch.arange(n, dtype=torch.float32) for n in grid]
+    axes = [torch.arange(n, dtype=torch.float64) for n in grid]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij")) + displacement / spacing_mm
     unit = [2.0 * places[axis] / (n - 1) - 1.0 for axis, n in enumerate(grid)]
     points = torch.stack(unit[::-1], dim=-1)[None]
@@ -64,5 +64,5 @@ def residual_rms_mm(points: np.ndarray, other: np.ndarray) -> float:
 def jacobian(displacement: Tensor, spacing_mm: float) -> Tensor:
     """Return the determinant of the warp's Jacobian, positive everywhere where it does not fold."""
     rows = [torch.stack(torch.gradient(displacement[axis], spacing=spacing_mm)) for axis in range(3)]
-    matrix = torch.stack(rows).permute(2, 3, 4, 0, 1) + torch.eye(3)
+    matrix = torch.stack(rows).permute(2, 3, 4, 0, 1) + torch.eye(3, dtype=displacement.dtype)
     return torch.linalg.det(matrix)

@@ -1,5 +1,11 @@
 """The simulated brain: same seed same subject, room around the head, truth, labels and words that agree."""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +44,11 @@ def margin_mm(inside: np.ndarray) -> float:
     return float(min(places.min(axis=0).min(), (np.array(inside.shape) - 1 - places.max(axis=0)).min())) * SPACING_MM
 
 
+def digest(subject: Subject) -> str:
+    """What tells two subjects apart to the last bit."""
+    return hashlib.sha256(b"".join(v.data.tobytes() for v in (subject.image, subject.truth, subject.mask))).hexdigest()
+
+
 def test_same_seed_gives_the_same_subject_whatever_the_threads(subjects: list[Subject]) -> None:
     threads = torch.get_num_threads()
     try:
@@ -49,6 +60,23 @@ def test_same_seed_gives_the_same_subject_whatever_the_threads(subjects: list[Su
         assert np.array_equal(getattr(again, name).data, getattr(subjects[1], name).data)
     assert again.text == subjects[1].text
     assert dict(again.attributes) == dict(subjects[1].attributes)
+
+
+def test_a_cpu_without_vector_units_simulates_the_same_voxels(subjects: list[Subject]) -> None:
+    """Who a model saw is known by voxels, so that they must not depend on where a cohort was made."""
+    plain = {"ATEN_CPU_CAPABILITY": "default", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3", "OPENBLAS_CORETYPE": "Nehalem"}
+    code = "from tests.simulate.test_brain import digest; from synth.simulate.cohort import cohort_subject as subject; "
+    code += f"print(*(digest(subject(5, index)) for index in range({COUNT})))"
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, **plain},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == [digest(subject) for subject in subjects]
+    assert all(not (8 * volume.data % 1).any() for one in subjects for volume in (one.image, one.truth))
 
 
 def test_other_seeds_give_other_subjects(subjects: list[Subject]) -> None:
