@@ -2,7 +2,7 @@
 
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
-synth cohort --out COHORT7 --count 1440 --seed 7
+synth cohort --out COHORT7 --count 1080 --seed 7
 synth prepare COHORT7 --out DATA7 --holdout 0.02 --test 0
 synth cohort --out OTHER --count 400 --seed 3
 synth generate brain-tiny --out SET --count 100 --spread contrast

@@ -47,27 +47,26 @@ def run_all(
     # spawn: a forked copy of a process whose torch threads have run can hang
     context = multiprocessing.get_context("spawn")
     before = multiprocessing.active_children()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job)) as pool:
-        try:
-            # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
-            handed: deque[Future[Result]] = deque()
-            for item in items:  # processes begin as items come
-                handed.append(pool.submit(work, item))
-                if len(handed) >= max(ahead, workers):
-                    yield handed.popleft().result()
-            while handed:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(start, job))
+    try:
+        # not pool.map, which cancels what a broken pool is about to mark as failed: that breaks the pool itself
+        handed: deque[Future[Result]] = deque()
+        for item in items:  # processes begin as items come
+            handed.append(pool.submit(work, item))
+            if len(handed) >= max(ahead, workers):
                 yield handed.popleft().result()
-        except BrokenProcessPool as error:
-            # the pool has told the others to terminate, which they do not hear, and waits for their end
-            for worker in multiprocessing.active_children():
-                if worker not in before:
-                    worker.kill()
-            raise SynthError(
-                "a worker process was ended from outside (out of memory?); give fewer --workers and run again"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while handed:
+            yield handed.popleft().result()
+    except BrokenProcessPool as error:
+        # the pool has told the others to terminate, which they do not hear, and waits for their end
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        raise SynthError(
+            "a worker process was ended from outside (out of memory?); give fewer --workers and run again"
+        ) from error
+    finally:  # once alone: a second call takes the first one's cancelling back, and all that was handed out is done
+        pool.shutdown(cancel_futures=True)
 
 
 def _start(start: Callable[..., None], job: Any) -> None:

@@ -52,6 +52,21 @@ def test_a_window_of_items_is_handed_out(tmp_path: Path) -> None:
     assert list(results) == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
+def test_an_interrupt_ends_all_but_what_was_begun(tmp_path: Path) -> None:
+    """Handed out are hundreds of items; after an interrupt none of them is begun any more."""
+    results = run_all(_touch, [tmp_path / str(number) for number in range(100)], workers=2, start=_nothing, job=None)
+    next(results)
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    time.sleep(3)  # all of them would be done by now
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def _touch(path: Path) -> None:
+    time.sleep(0.05)
+    path.touch()
+
+
 def _nothing(job: object) -> None:
     del job
 
