@@ -2,12 +2,12 @@
 
 synth cohort --out COHORT --count 360 --seed 1
 synth prepare COHORT --out DATA
-synth cohort --out COHORT7 --count 1080 --seed 7
-synth prepare COHORT7 --out DATA7 --holdout 0.02 --test 0
+synth cohort --out COHORT1 --count 1080 --seed 7
+synth prepare COHORT1 --out DATA1 --holdout 0.02 --test 0
 synth cohort --out OTHER --count 400 --seed 3
 synth generate brain-tiny --out SET --count 100 --spread contrast
 python -m benchmarks.full_report WORK benchmarks/results/full-report.json \\
-    --cohort COHORT COHORT7 --data DATA DATA7 --other OTHER --set SET
+    --cohort COHORT COHORT1 --data DATA DATA1 --other OTHER --set SET
 
 The model was trained on the first cohort and fine-tuned on the second. DATA says which subjects trained it: all of them
 are `--training`, and 100 subjects of OTHER, whom it never saw, are `--holdout`. The report on 100 synthetic volumes is
