@@ -76,7 +76,7 @@ def test_rate_without_warmup_starts_at_the_peak():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 0), ("learning_rate", -1.0), ("learning_rate", math.nan), ("warmup", -1), ("final", 2.0), ("ema", 1.0)],
+    [("steps", -1), ("learning_rate", -1.0), ("learning_rate", math.nan), ("warmup", -1), ("final", 2.0), ("ema", 1.0)],
 )
 def test_impossible_settings_are_refused_by_name(name: str, value: float):
     with pytest.raises(ConfigError, match=rf"fit\.{name} is "):
