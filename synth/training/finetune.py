@@ -26,8 +26,9 @@ from synth.recipe import Part, Recipe
 from synth.training.codec_stage import PartName
 from synth.volume import Label
 
-_FREE = ("kl", "gradient", "balance", "checkpoint", "weight_cap")
-"""Fields of the networks' sections that decide how they are trained, not what they are."""
+_FREE = ("kl", "gradient", "balance", "checkpoint", "weight_cap", "location", "scale", "shift")
+"""Fields of the networks' sections that decide how they are trained, not what they are: a process's `location`, `scale`
+and `shift` say which noise it visits how often, and what a denoiser has to answer at each stays the same."""
 _CONDITIONING = ("mask_width", "width", "text_length", "position", "geometry", "text_encoder")
 _AFTER = ", after "
 _MEND = "take another --from, or prepare other splits"

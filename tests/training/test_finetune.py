@@ -260,6 +260,16 @@ def test_training_settings_may_differ(source: Model, prepared: Prepared) -> None
     assert full.image.conditioning.drop == 0.5 and full.name == "tiny-tuned"
 
 
+def test_the_noise_that_training_visits_may_be_another(source: Model, prepared: Prepared) -> None:
+    overrides = ("mask.process.shift=3", "mask.process.location=0.5", "mask.process.scale=1.3")
+    recipe = config.load(Recipe, config.dump(continued(source.recipe)), overrides=overrides)
+    origin = Origin.of(source, prepared)
+    mask = origin.complete(recipe).mask
+    assert mask is not None
+    told = origin.part("mask", mask).flow.denoiser.process
+    assert told.grid(2).tolist() == [1.0, 0.75, 0.0]
+
+
 def test_patients_held_back_that_the_model_saw_are_refused(source: Model, prepared: Prepared) -> None:
     swapped = {"train": "test", "test": "train", "holdout": "holdout", "val": "val"}
     other = replace(prepared, cases=tuple(replace(case, split=swapped[case.split]) for case in prepared.cases))
