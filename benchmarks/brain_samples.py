@@ -64,9 +64,14 @@ def start(model: str) -> None:
     _generator.append(load(model))
 
 
+def loaded() -> Generator:
+    """Return the model that this process was prepared with."""
+    return _generator[0]
+
+
 def make(ask: Ask) -> Made:
     """Return the sample that was asked for."""
-    generator = _generator[0].with_sampling(
+    generator = loaded().with_sampling(
         Sampling(sampler=SAMPLERS[ask.sampler] if ask.sampler else None, steps=ask.steps)
     )
     schema = generator.model.recipe.schema

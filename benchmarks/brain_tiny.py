@@ -163,21 +163,28 @@ def lesions(asks: Sequence[Ask], made: Sequence[Made], judge: Segmenter) -> dict
     judged = [judge.label(sample.image[None]) for sample in made]
     found = [float((labels == 4).sum()) * voxel for labels, _ in judged]
     right = [name == ask.attributes["contrast"] for (_, name), ask in zip(judged, asks, strict=True)]
-    by_contrast = {contrast: rank(asked[index::3], found[index::3]) for index, contrast in enumerate(_CONTRASTS)}
+    by_contrast = {contrast: _rank(asked[index::3], found[index::3]) for index, contrast in enumerate(_CONTRASTS)}
     return {
         "n": len(asks),
-        "masks_without_a_lesion": float(np.mean([volume == 0 for volume in in_mask])),
-        "mask_over_asked_median": float(np.median(np.array(in_mask) / np.array(asked))),
-        "spearman_asked_found": rank(asked, found),
-        "spearman_asked_mask": rank(asked, in_mask),
-        "spearman_mask_found": rank(in_mask, found),
+        **obeyed(asked, in_mask),
+        "spearman_asked_found": _rank(asked, found),
+        "spearman_mask_found": _rank(in_mask, found),
         "spearman_asked_found_by_contrast": by_contrast,
         "contrast_recognised": float(np.mean(right)),
         "seconds_per_pair_one_thread": float(np.median([sample.seconds for sample in made])),
     }
 
 
-def rank(x: Sequence[float], y: Sequence[float]) -> float | None:
+def obeyed(asked: Sequence[float], in_mask: Sequence[float]) -> dict[str, float | None]:
+    """Return how the lesion volumes of masks stand to those that were asked for."""
+    return {
+        "masks_without_a_lesion": float(np.mean([volume == 0 for volume in in_mask])),
+        "mask_over_asked_median": float(np.median(np.array(in_mask) / np.array(asked))),
+        "spearman_asked_mask": _rank(asked, in_mask),
+    }
+
+
+def _rank(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Return Spearman's correlation; None where one side is constant and gives no ranks."""
     return float(stats.spearmanr(x, y).statistic) if min(len(set(x)), len(set(y))) > 1 else None
 

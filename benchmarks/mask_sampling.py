@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 
-from benchmarks.brain_samples import LABELS, Ask
-from benchmarks.brain_tiny import lesion_asks, rank
+from benchmarks.brain_samples import LABELS, Ask, loaded, start
+from benchmarks.brain_tiny import lesion_asks, obeyed
 from benchmarks.keeping import command_line
 from evaluation.extractors.radiomics import radiomics_table
 from synth.data.prepared import Prepared
@@ -74,17 +73,8 @@ class Options:
     """Processes of one thread each."""
 
 
-_generator: list[Generator] = []
-
-
-def start(model: str) -> None:
-    """Prepare a process: one thread, one model."""
-    torch.set_num_threads(1)
-    _generator.append(load(model))
-
-
 def sampled_by(generator: Generator, setting: Setting) -> Generator:
-    """Return the generator with its masks sampled so, and its images by one call."""
+    """Return the generator with its masks sampled so (its denoiser is told the times), and its images by one call."""
     model, mask = generator.model, generator.model.mask
     assert mask is not None, "the model makes masks"
     process = mask.part.process
@@ -99,7 +89,7 @@ def sampled_by(generator: Generator, setting: Setting) -> Generator:
 
 def shape_made(setting: Setting, ask: Ask) -> list[list[float]]:
     """Return the shape of the mask that was asked for, by label."""
-    generator = sampled_by(_generator[0], setting)
+    generator = sampled_by(loaded(), setting)
     sample = next(generator.generate([Condition(attributes=dict(ask.attributes))], seeds=[ask.seed]))
     assert sample.mask is not None
     return shape(sample.image.data, sample.mask.data[0], sample.mask.spacing_mm)
@@ -116,10 +106,8 @@ def told(asked: Sequence[float], made: np.ndarray) -> dict[str, Any]:
     """Return how lesions follow what was asked, and what the tissues are like."""
     lesion = made[:, 0, LABELS["lesion"] - 1]
     return {
-        "masks_without_a_lesion": float((lesion == 0).mean()),
-        "mask_over_asked_median": round(float(np.median(lesion / np.array(asked))), 3),
+        **obeyed(asked, lesion.tolist()),
         "mask_over_asked_of_means": round(float(lesion.mean() / np.mean(asked)), 3),
-        "spearman_asked_mask": rank(asked, lesion.tolist()),
         **tissues(made),
     }
 
