@@ -263,10 +263,9 @@ def main(options: Options) -> None:
         }
         for kind in counts
     }
-    command = command_line("watermark", options.work)
     of_marked = np.array([one["wrong_key_on_marked"] for each in curve.values() for one in each.values()]).sum(axis=0)
     result = {
-        "command": command.replace(str(options.cohort), "COHORT").replace(str(options.data), "DATA"),
+        "command": command_line("watermark", WORK=options.work, COHORT=options.cohort, DATA=options.data),
         "population": "simulated: the demo cohort's brains, abdomens of synth.simulate.phantoms",
         "hosts": f"{options.brains} brains and {options.phantoms} abdomens, each of a subject of its own",
         "strength": "1 is 1 HU, or 1/400 of the range",
