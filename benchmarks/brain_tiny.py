@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +187,10 @@ def obeyed(asked: Sequence[float], in_mask: Sequence[float]) -> dict[str, float 
 
 def _rank(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Return Spearman's correlation; None where one side is constant and gives no ranks."""
-    return float(stats.spearmanr(x, y).statistic) if min(len(set(x)), len(set(y))) > 1 else None
+    if min(len(set(x)), len(set(y))) < 2:
+        return None
+    found: Any = stats.spearmanr(x, y)
+    return float(found.statistic)
 
 
 def frechet(made: Sequence[Made], like: Volumes, against: Volumes) -> dict[str, object]:

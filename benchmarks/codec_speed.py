@@ -21,7 +21,7 @@ import platform
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -187,7 +187,7 @@ def main(options: argparse.Namespace) -> None:
     ours, *theirs = (codec.build(OURS), *(codec.build(MONAI) for _ in rates))
     sizes = _alike(ours, theirs[0])
     runners = [
-        Runner(model, pixels, rate, options.holdout)
+        Runner(cast("Autoencoder | MonaiAutoencoder", model), pixels, rate, options.holdout)
         for model, rate in zip((ours, *theirs), (rates[0], *rates), strict=True)
     ]
     race([runners[:1], runners[1:]], target=options.target, budget=options.seconds, spacing=options.slice)

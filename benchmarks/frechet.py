@@ -22,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,7 +133,7 @@ def scales(law: Law, d: int) -> Rows:
 def bias(options: Options) -> list[dict[str, Any]]:
     """Mean distance of sets of one distribution, and of one moved, at 64 features."""
     found = []
-    for law, n in ((law, n) for law in LAWS for n in (100, 200, 800)):
+    for law, n in product(LAWS, (100, 200, 800)):
         sd = scales(law, 64)
         rows = []
         for seed in range(max(4, options.draws // 4)):
@@ -216,7 +217,7 @@ def long_tailed(rng: np.random.Generator, n: int, d: int) -> Rows:
 def directions(options: Options) -> list[dict[str, Any]]:
     """Return coverage at few patients and many features, with and without leaving directions out."""
     found, d = [], 112
-    for n, law, tails in ((n, law, tails) for n in (50, 100, 200) for law in LAWS for tails in (0, 1)):
+    for n, law, tails in product((50, 100, 200), LAWS, (0, 1)):
         sd, fixed = scales(law, d), directions_of(d, n)
         for axes, (shift, factor) in ((axes, move) for axes in (None, fixed) for move in (MOVES[0], MOVES[2])):
             turn = np.eye(d) if axes is None else axes

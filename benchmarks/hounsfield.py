@@ -81,7 +81,7 @@ def generated(source: Path, made: Path) -> dict[str, Any]:
     """Return the mean HU of each tissue's core in the source and in samples that follow its masks. Not a check."""
     means: dict[str, list[tuple[float, float]]] = {}
     for index, ((real, _), (image, _)) in enumerate(zip(files_of(source), files_of(made), strict=True)):
-        pair = [np.asarray(nibabel.load(path).dataobj, dtype=np.float64) for path in (real, image)]
+        pair = [np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.float64) for path in (real, image)]
         for tissue, name, inside in _parts(ct_phantom(index).tissue):
             if name == "core" and inside.any():
                 means.setdefault(tissue, []).append((float(pair[0][inside].mean()), float(pair[1][inside].mean())))
@@ -118,7 +118,7 @@ def _through(
     case = f"case_{index:02d}"
     empty = Volume(np.zeros((1, *native.grid), dtype=np.uint8), native.affine)
     writer.add(case, back.replace(data=to_dtype(back.data, schema.dtype)), empty)
-    return np.asarray(nibabel.load(folder / writer.paths(case)[0]).dataobj)
+    return np.asarray(nibabel.Nifti1Image.from_filename(folder / writer.paths(case)[0]).dataobj)
 
 
 def _parts(tissue: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -105,7 +105,8 @@ def split(items: Sequence[Judged], options: Options, run: int, found: Shares, ex
             rows.append(row)
             near.append(least)
             bar.advance()
-        return Measured(*np.array(near).T, np.array(rows))
+        nearest, aside = np.array(near).T
+        return Measured(nearest, aside, np.array(rows))
 
     control = measured(reduced[count:edge], own=True)
 

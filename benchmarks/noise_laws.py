@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _budgeted(part: Part, steps: int) -> Part:
 
 def points(law: str) -> list[tuple[SamplerName, int, int]]:
     """Return (sampler, steps, calls) of a law's rows; a sampler has no row where its steps cannot make the calls."""
-    rows = [(name, calls) for name in _SAMPLERS for calls in _CALLS] + [("euler", calls) for calls in _LONG[law]]
+    rows = [*product(_SAMPLERS, _CALLS), *product(_SAMPLERS[:1], _LONG[law])]
     found = [(name, SAMPLERS[name].steps_for(calls), calls) for name, calls in rows]
     return [row for row in found if SAMPLERS[row[0]].evaluations(row[1]) == row[2]]
 

@@ -126,7 +126,7 @@ def ct_phantom(index: int, grid: tuple[int, int, int] = (56, 44, 20)) -> Phantom
     stored = np.clip(np.rint(image), -1000, 3071).astype(np.int16)
     flips = ((-1, -1, 1), (1, 1, 1))[index % 2]
     view = View((5.0 * index, -120, 300), (0, 0, 0) if index % 3 else (3, -2, 6), (0, 1, 2), flips, CT_SPACING, grid)
-    turned = [np.flip(part, [axis for axis in range(3) if flips[axis] < 0]) for part in (stored, labels, tissue)]
+    turned = [np.flip(part, tuple(axis for axis in range(3) if flips[axis] < 0)) for part in (stored, labels, tissue)]
     return Phantom(turned[0], turned[1], turned[2], view.affine)
 
 

@@ -141,10 +141,10 @@ def geometry(journey: Journey, checks: Checks) -> dict[str, Any]:
     worst = dict.fromkeys(("affine", "qform", "spacing", "itk"), 0.0)
     shapes, dtypes, determinants = True, set(), set()
     for number, (image, mask) in enumerate(made):
-        real, asked = (nibabel.load(path) for path in source[number % len(source)])
+        real, asked = (nibabel.Nifti1Image.from_filename(path) for path in source[number % len(source)])
         for path in (image, mask):
-            own = nibabel.load(path)
-            worst["affine"] = max(worst["affine"], float(np.abs(own.affine - asked.affine).max()))
+            own = nibabel.Nifti1Image.from_filename(path)
+            worst["affine"] = max(worst["affine"], float(np.abs(np.asarray(own.affine) - asked.affine).max()))
             worst["qform"] = max(worst["qform"], float(np.abs(own.get_qform() - asked.affine).max()))
             zooms = np.abs(np.array(own.header.get_zooms()) - asked.header.get_zooms())
             worst["spacing"] = max(worst["spacing"], float(zooms.max()))
@@ -153,8 +153,8 @@ def geometry(journey: Journey, checks: Checks) -> dict[str, Any]:
                 gap = np.abs(np.array(getattr(there, what)()) - getattr(here, what)())
                 worst["itk"] = max(worst["itk"], float(gap.max()))
             shapes &= own.shape == asked.shape
-        dtypes.add((str(real.get_data_dtype()), str(nibabel.load(image).get_data_dtype())))
-        determinants.add(bool(np.linalg.det(asked.affine) < 0))
+        dtypes.add((str(real.get_data_dtype()), str(nibabel.Nifti1Image.from_filename(image).get_data_dtype())))
+        determinants.add(bool(np.linalg.det(np.asarray(asked.affine)) < 0))
     for what, gap in worst.items():
         checks.at_most(f"{journey.name}: largest {what} difference to the masks followed", gap, GEOMETRY_LIMIT)
     checks.add(f"{journey.name}: grids equal", len(made), shapes)
@@ -171,8 +171,8 @@ def labels(journey: Journey, checks: Checks) -> dict[str, Any]:
     checks.equal(f"{journey.name}: their values in the source are recorded", kept, dict(journey.labels))
     source, wrong, voxels = files_of(journey.source), 0, 0
     for number, (_, mask) in enumerate(files_of(journey.work / "given")):
-        own = np.asarray(nibabel.load(mask).dataobj)
-        asked = np.asarray(nibabel.load(source[number % len(source)][1]).dataobj)
+        own = np.asarray(nibabel.Nifti1Image.from_filename(mask).dataobj)
+        asked = np.asarray(nibabel.Nifti1Image.from_filename(source[number % len(source)][1]).dataobj)
         for name, value in {"background": 0, **journey.labels}.items():
             wrong += int(((own == info["labels"][name]) != (asked == value)).sum())
         voxels += own.size
@@ -194,7 +194,7 @@ def free(journey: Journey, checks: Checks) -> dict[str, Any]:
     schema = Prepared.load(journey.work / "data").schema
     gap, seen, fits = 0.0, set(), True
     for image, mask in files_of(journey.work / "free"):
-        pair = [nibabel.load(path) for path in (image, mask)]
+        pair = [nibabel.Nifti1Image.from_filename(path) for path in (image, mask)]
         gap = max(gap, *(float(np.abs(one.affine - schema.reference_affine).max()) for one in pair))
         fits &= all(one.shape == schema.grid for one in pair)
         seen |= set(np.unique(np.asarray(pair[1].dataobj)).tolist())

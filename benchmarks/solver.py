@@ -103,7 +103,8 @@ class Monai:
         """Return the end of `noise` after `calls` evaluations."""
         scheduler = RFlowScheduler(use_discrete_timesteps=self.whole_times, use_timestep_transform=shift != 1.0)
         scheduler.set_timesteps(calls, input_img_size_numel=round(shift**3 * 32**3))
-        return DiffusionInferer(scheduler).sample(noise, _Monai(velocity), scheduler, verbose=False)
+        inferer: Any = DiffusionInferer(scheduler)  # its types know MONAI's own network alone
+        return inferer.sample(noise, _Monai(velocity), scheduler, verbose=False)
 
 
 EULER, HEUN = Ours(Euler()), Ours(Heun())

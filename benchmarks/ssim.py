@@ -92,7 +92,8 @@ def differences() -> list[dict[str, Any]]:
         for offset, data_range in ((0.0, 1.0), (OFFSET_HU, RANGE_HU)):
             x, y = (offset + data_range * volume for volume in pair(grid))
             asked: dict[str, Any] = {"gaussian_weights": True, "use_sample_covariance": False}
-            theirs = float(structural_similarity(x, y, data_range=data_range, **asked))
+            value: Any = structural_similarity(x, y, data_range=data_range, **asked)
+            theirs = float(value)
             ours = float(F.ssim(x[None, None], y[None, None], data_range=data_range)[0])
             peer = SSIMMetric(spatial_dims=x.ndim, data_range=data_range, win_size=11, kernel_sigma=1.5)
             monai = float(

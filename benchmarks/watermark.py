@@ -85,7 +85,7 @@ def brain(cohort: Path, index: int) -> Volume:
 @lru_cache(maxsize=64)
 def abdomen(index: int, step_mm: float) -> Volume:
     """Return the image of a phantom."""
-    return abdomen_organs_ct(index, grid=CT_GRIDS[step_mm], spacing_mm=(step_mm,) * 3).image
+    return abdomen_organs_ct(index, grid=CT_GRIDS[step_mm], spacing_mm=(step_mm, step_mm, step_mm)).image
 
 
 def hosts(kind: str, count: int, options: Options, *, step_mm: float = 4.0) -> Iterator[Volume]:
