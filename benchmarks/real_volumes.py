@@ -142,8 +142,8 @@ def geometry(journey: Journey, checks: Checks) -> dict[str, Any]:
     shapes, dtypes, determinants = True, set(), set()
     for number, (image, mask) in enumerate(made):
         real, asked = (nibabel.Nifti1Image.from_filename(path) for path in source[number % len(source)])
-        for path in (image, mask):
-            own = nibabel.Nifti1Image.from_filename(path)
+        pair = [nibabel.Nifti1Image.from_filename(path) for path in (image, mask)]
+        for path, own in zip((image, mask), pair, strict=True):
             worst["affine"] = max(worst["affine"], float(np.abs(np.asarray(own.affine) - asked.affine).max()))
             worst["qform"] = max(worst["qform"], float(np.abs(own.get_qform() - asked.affine).max()))
             zooms = np.abs(np.array(own.header.get_zooms()) - asked.header.get_zooms())
@@ -153,7 +153,7 @@ def geometry(journey: Journey, checks: Checks) -> dict[str, Any]:
                 gap = np.abs(np.array(getattr(there, what)()) - getattr(here, what)())
                 worst["itk"] = max(worst["itk"], float(gap.max()))
             shapes &= own.shape == asked.shape
-        dtypes.add((str(real.get_data_dtype()), str(nibabel.Nifti1Image.from_filename(image).get_data_dtype())))
+        dtypes.add((str(real.get_data_dtype()), str(pair[0].get_data_dtype())))
         determinants.add(bool(np.linalg.det(np.asarray(asked.affine)) < 0))
     for what, gap in worst.items():
         checks.at_most(f"{journey.name}: largest {what} difference to the masks followed", gap, GEOMETRY_LIMIT)
